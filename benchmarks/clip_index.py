@@ -232,9 +232,9 @@ def policy_start(policy_set):
       shards.read_table(policy_set.path).tasks, (np.zeros((1, 8), np.float32), np.ones(1, bool))
     ),
   )
-  reading = ReadOptions(threads=0)
-  validation = mixture.evaluation(layout, Batching(16), reading, max_examples=1000)
-  return validation, mixture.batches(layout, Batching(16), reading)
+  read_options = ReadOptions(threads=0)
+  validation = mixture.evaluation_examples(layout, Batching(16), read_options, max_examples=1000)
+  return validation, mixture.batches(layout, Batching(16), read_options)
 
 
 def latent_statistics(folder):

@@ -225,14 +225,16 @@ def _true_motion(options: argparse.Namespace, folder: pathlib.Path) -> None:
   clips: dict[tuple[int, int], tuple] = {}
   for s in range(len(segments)):
     pairs, state = (
-      sequences.Pairs.of(read.times(s), offset),
-      read.numbers(s, "state", 0, segments.length(s)).astype(np.float32),
+      sequences.Pairs.from_times(read.times(s), offset),
+      read.read_array(s, "state", 0, segments.length(s)).astype(np.float32),
     )
     z = np.where(pairs.valid[:, None], state[pairs.second] - state, 0).astype(np.float32)
     for row in segments.rows(s):
-      part = slice(segments.begin(s, row), segments.begin(s, row) + int(table.length[row]))
+      part = slice(
+        segments.first_frame(s, row), segments.first_frame(s, row) + int(table.length[row])
+      )
       motion = labels_lib.Motion(z[part], pairs.valid[part], pairs.difference[part])
-      clips[segments.place(row)] = (int(table.start[row]), {options.camera: motion})
+      clips[segments.clip_location(row)] = (int(table.start[row]), {options.camera: motion})
   folder.mkdir(parents=True, exist_ok=True)
   sidecars = [
     labels_lib.write_shard(

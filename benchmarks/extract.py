@@ -119,7 +119,7 @@ def measure(
       "frames"
     ]
 
-  encoder = jax.jit(lambda p, x: model.features(p, pixels.normalize(x)))
+  encoder = jax.jit(lambda p, x: model.encode_frames(p, pixels.normalize(x)))
   both = jax.jit(lambda p, x: _motion(model, p, pixels.normalize(x)))
   rows = {
     "encoder": lambda number: repeated(encoder),
@@ -171,8 +171,8 @@ def measure(
 
 def _motion(model, params, images):
   """Computes z of each frame and its neighbor in the batch."""
-  tokens = model.features(params, images)
-  return model.encode(params, images, images[::-1], features=(tokens, tokens[::-1])).z
+  tokens = model.encode_frames(params, images)
+  return model.encode(params, images, images[::-1], tokens=(tokens, tokens[::-1])).z
 
 
 def _first_episodes(labeling: label_run.LabelingRun, frames: int) -> label_run.LabelingRun:

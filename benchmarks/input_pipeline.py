@@ -37,7 +37,8 @@ from input_pipeline_data import Pairs, Sample, Synthetic, draw, write_files
 from como_jax import config as config_lib
 from como_jax import models, objectives
 from como_jax.assembly import motion_data
-from como_jax.data import ingest, ingest_settings, pipeline, transforms, video
+from como_jax.data import ingest, ingest_settings, transforms, video
+from como_jax.data.pipeline import OpenedWindows
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "motion.py"
 GOAL, MAX_WAIT = 0.85, 0.02  # fraction of raw decoding per CPU second; fraction of a step
@@ -218,7 +219,7 @@ def wait(options: argparse.Namespace, *, ours: float, per_sample: float, loaders
 
 
 def check(
-  opened: pipeline.Opened, samples: list[Sample], loaders, config, options: argparse.Namespace
+  opened: OpenedWindows, samples: list[Sample], loaders, config, options: argparse.Namespace
 ) -> None:
   """Checks that all loaders have the same first batch, made from the frames of raw decode."""
   first = {

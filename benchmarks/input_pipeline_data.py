@@ -11,8 +11,9 @@ import pathlib
 
 import numpy as np
 
-from como_jax.data import episode, pipeline, stream, transforms, video
+from como_jax.data import episode, stream, transforms, video
 from como_jax.data.batching import Batching
+from como_jax.data.pipeline import OpenedWindows, draw_jitter
 from como_jax.data.read_options import ReadOptions
 
 
@@ -78,12 +79,12 @@ class Sample:
   camera: str
   frame_indices: tuple[int, ...]
 
-  def blobs(self, opened: pipeline.Opened) -> list[bytes]:
+  def blobs(self, opened: OpenedWindows) -> list[bytes]:
     """Reads the JPEGs from the shards."""
     blobs = []
     for index in self.frame_indices:
       row, frame = opened.reader.segments.locate(self.segment, index)
-      shard, clip = opened.reader.segments.place(row)
+      shard, clip = opened.reader.segments.clip_location(row)
       blobs.append(opened.reader.shards[shard].blobs(clip, self.camera, [frame])[frame])
     return blobs
 
@@ -92,17 +93,17 @@ class Sample:
 class _Describe:
   """Replaces the loading of the pipeline; returns a description of the sample."""
 
-  opened: pipeline.Opened
+  opened: OpenedWindows
   jitter: bool
 
   def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
     window = self.opened.locate(place[1])
-    jittered = pipeline.draw_jitter(window, rng) if self.jitter else []
+    jittered = draw_jitter(window, rng) if self.jitter else []
     camera = self.opened.cameras.index(window.camera)
     return {"place": np.array([window.segment, camera, *window.frames, *jittered])}
 
 
-def draw(config, opened: pipeline.Opened, *, jitter: bool, count: int) -> list[Sample]:
+def draw(config, opened: OpenedWindows, *, jitter: bool, count: int) -> list[Sample]:
   """Lists the first samples of the training order."""
   with stream.infinite_batches(
     [len(opened.windows)],
@@ -117,7 +118,7 @@ def draw(config, opened: pipeline.Opened, *, jitter: bool, count: int) -> list[S
     ]
 
 
-def write_files(samples: list[Sample], opened: pipeline.Opened, folder: str) -> list[list[str]]:
+def write_files(samples: list[Sample], opened: OpenedWindows, folder: str) -> list[list[str]]:
   """Writes each frame of the samples as a JPEG file; returns the paths of each sample."""
   sample_paths = []
   for sample in samples:

@@ -19,7 +19,7 @@ class LabelingData:
     manifest: description of the shards.
     table: of the clips.
     offset: between the frames of a pair.
-    loading: how frames are read.
+    read_options: how frames are read.
   """
 
   def __init__(self, options: Options, trained: MotionCheckpoint):
@@ -51,7 +51,7 @@ class LabelingData:
     self.manifest = shards.read_manifest(self.folder)
     self.table = shards.read_table(self.folder)
     clip = jax.ShapeDtypeStruct((int(self.table.length.max()), size, size, 3), np.uint8)
-    self.loading = reading.choose(options.data, [self.folder], {"frames": clip})
+    self.read_options = reading.choose(options.data, [self.folder], {"frames": clip})
     self._cameras = options.data.cameras
 
   def plan(self) -> sequences.Plan:

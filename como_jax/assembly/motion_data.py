@@ -79,10 +79,10 @@ class MotionData:
 
   def windows(
     self, split: str, *, frames: int, batch_size: int, max_windows: int | None
-  ) -> evaluation.Evaluation:
+  ) -> evaluation.EvaluationWindows:
     """Fixed windows of K frames with their actions, in order."""
     section = self._section
-    return self.mixture.evaluation(
+    return self.mixture.evaluation_windows(
       pipeline.Layout(section.image_size, frames=frames),
       Batching(batch_size),
       reading.in_order(section),
@@ -96,7 +96,7 @@ class TrainingData(MotionData):
 
   Attributes:
     batch_spec: shapes of a whole training batch.
-    loading: how this process reads its part of one.
+    read_options: how this process reads its part of one.
   """
 
   def __init__(self, config, model: Any, *, jitter: bool = False):
@@ -123,7 +123,7 @@ class TrainingData(MotionData):
     self.mixture.windows("train", frames=self._layout.window_frames)
     self._batching = reading.batching(config)
     self.batch_spec = self._spec(model, self._batching.batch_size)
-    self.loading = reading.choose(
+    self.read_options = reading.choose(
       section, self.mixture.paths, self._spec(model, reading.local_rows(self._batching.batch_size))
     )
     self._evaluation = config.get("evaluation")  # an encoder's config has none
@@ -145,17 +145,17 @@ class TrainingData(MotionData):
   def batches(self, step: int) -> stream.Batches:
     """This process's part of the augmented training batches, endless, from a step on."""
     batching = dataclasses.replace(self._batching, start_step=step)
-    return self.mixture.batches(self._layout, batching, self.loading)
+    return self.mixture.batches(self._layout, batching, self.read_options)
 
   def first_batches(self) -> stream.Batches:
     """The first training batches, whole in every process, and without jittered frames."""
     return self.mixture.batches(
       dataclasses.replace(self._layout, jitter=False),
       dataclasses.replace(self._batching, process=ProcessSlice()),
-      dataclasses.replace(self.loading, workers=0),
+      dataclasses.replace(self.read_options, workers=0),
     )
 
-  def held_out(self) -> evaluation.Evaluation | None:
+  def held_out(self) -> evaluation.EvaluationWindows | None:
     """The held-out triples of frames of config.evaluation; None where nothing is held out."""
     if not self.mixture.validation_fraction > 0:
       return None

@@ -14,7 +14,7 @@ from como_jax.train import rng
 def untrained(
   model: Any,
   trained: Mapping[str, Any],
-  open_windows: Callable[[], evaluation.Evaluation],
+  open_windows: Callable[[], evaluation.EvaluationWindows],
   *,
   seed: int,
 ) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def untrained(
   if model.linear_path is not None:
     windows = open_windows()
     with windows.batches() as batches:
-      params["idm"] |= linear_path_init.start(
+      params["idm"] |= linear_path_init.init_from_pairs(
         model, params, batches, pairs=min(linear_path_init.PAIRS, 2 * windows.size)
       )["idm"]
   return params

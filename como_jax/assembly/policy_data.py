@@ -13,11 +13,11 @@ from como_jax.data import (
   policy_layout,
   policy_mixture,
   policy_pipeline,
-  read_options,
   stream,
 )
 from como_jax.data.batching import Batching
 from como_jax.data.policy_index import PolicySet
+from como_jax.data.read_options import ReadOptions
 from como_jax.settings import entries as mixtures
 from como_jax.train import reading
 
@@ -65,17 +65,15 @@ class PolicyData:
       reduce=self._settings.reduce, step_seconds=self._settings.step_seconds
     )
 
-  def choose_read_options(
-    self, batch: Mapping[str, jax.ShapeDtypeStruct]
-  ) -> read_options.ReadOptions:
+  def choose_read_options(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> ReadOptions:
     """How training batches of these shapes (of this process) are read."""
     return reading.choose(self._section, self.mixture.paths, batch)
 
   def batches(
-    self, layout: policy_layout.Layout, batching: Batching, options: read_options.ReadOptions
+    self, layout: policy_layout.Layout, batching: Batching, read_options: ReadOptions
   ) -> stream.Batches:
     """Endless augmented training batches, see `PolicyMixture.batches`."""
-    return self.mixture.batches(layout, batching, options, self.augment)
+    return self.mixture.batches(layout, batching, read_options, self.augment)
 
   def examples(
     self,
@@ -84,9 +82,9 @@ class PolicyData:
     *,
     batch_size: int,
     max_examples: int | None = None,
-  ) -> policy_pipeline.Evaluation:
-    """Examples in a fixed order, see `PolicyMixture.evaluation`."""
-    return self.mixture.evaluation(
+  ) -> policy_pipeline.EvaluationExamples:
+    """Examples in a fixed order, see `PolicyMixture.evaluation_examples`."""
+    return self.mixture.evaluation_examples(
       layout,
       Batching(batch_size),
       reading.in_order(self._section),

@@ -60,7 +60,7 @@ def setup(config, resumed: StartingPolicy | None = None) -> PolicySetup:
     policy_start.check_cameras(resumed, facts, num_cameras=len(mixture.slots))
   robots, latent_spec = _units(config.policy, data, facts, latent, start)
   model = _model_section(config.model.to_dict(), robots, len(mixture.slots), latent, start)
-  model["language"].update(width=encode.width, num_tokens=encode.tokens)
+  model["language"].update(width=encode.width, num_tokens=encode.num_tokens)
   spec = PolicySpec(
     model=model,
     language=config.language.to_dict(),

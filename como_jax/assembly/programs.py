@@ -94,7 +94,7 @@ def extract(
 ) -> Program:
   """Labeling: encodes each frame once, and computes its motion from an earlier frame.
 
-  The features of the earlier frame are known, as in `inference/latent_stream.py`. Each process of
+  The tokens of the earlier frame are known, as in `inference/latent_stream.py`. Each process of
   labeling works alone, so the machine is one host. Arguments are as for `train`.
   """
   model = _model(config, useful)
@@ -104,14 +104,14 @@ def extract(
   def label(params, frames, earlier):
     with rules.activations(mesh):
       images = pixels.normalize(frames)
-      tokens = model.features(params, images)
+      tokens = model.encode_frames(params, images)
       before = pixels.normalize(earlier["frames"])
-      return tokens, model.encode(params, before, images, features=(earlier["tokens"], tokens)).z
+      return tokens, model.encode(params, before, images, tokens=(earlier["tokens"], tokens)).z
 
   params = jax.eval_shape(model.init, rng.key(0, "init"))
   params = {name: params[name] for name in ("encoder", "idm")}
   frames = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
-  tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalize(x)), params, frames)
+  tokens = jax.eval_shape(lambda p, x: model.encode_frames(p, pixels.normalize(x)), params, frames)
   rows, replicated = mesh_lib.batch_sharding(mesh), mesh_lib.replicated(mesh)
   function = jax.jit(
     label,

@@ -94,12 +94,12 @@ def make(
     clip_frames: largest number of frames in a clip.
 
   Raises:
-    video.Unreadable: no frame is left, or an instruction is missing.
+    video.UnreadableError: no frame is left, or an instruction is missing.
   """
   count = len(seconds)
   tasks = [raw.task] * count if isinstance(raw.task, str) else list(raw.task)
   if len(tasks) < count:
-    raise video.Unreadable(f"{count} frames but {len(tasks)} instructions")
+    raise video.UnreadableError(f"{count} frames but {len(tasks)} instructions")
   known = np.zeros(count, bool)
   known[[t for t in raw.cuts if 0 < t < count]] = True
   measures = {name: measurer.finish() for name, measurer in measurers.items()}
@@ -129,7 +129,7 @@ def make(
       reasons = ", ".join(
         f"{number} {reason}" for reason, number in counts.items() if reason != "kept"
       )
-      raise video.Unreadable(f"the filters leave no frame ({reasons})")
+      raise video.UnreadableError(f"the filters leave no frame ({reasons})")
   # A repeated frame is not counted, so that the frames around it are consecutive.
   source = np.flatnonzero(~repeated)
   segments = cut_clips(
@@ -150,17 +150,17 @@ def cut_clips(
     max_frames: largest number of frames in a clip.
   """
   segments: list[list[Span]] = []
-  begin = None
+  start = None
   for t in range(len(keep) + 1):
     inside = t < len(keep) and keep[t]
-    if begin is not None:
-      border = not inside or shot[t] != shot[begin]
-      if border or tasks[t] != tasks[begin] or t - begin == max_frames:
-        segments[-1].append(Span(begin, t, int(shot[begin]), tasks[begin]))
-        begin = None
+    if start is not None:
+      border = not inside or shot[t] != shot[start]
+      if border or tasks[t] != tasks[start] or t - start == max_frames:
+        segments[-1].append(Span(start, t, int(shot[start]), tasks[start]))
+        start = None
         if inside and not border:
-          begin = t
-    if inside and begin is None:
+          start = t
+    if inside and start is None:
       segments.append([])
-      begin = t
+      start = t
   return segments

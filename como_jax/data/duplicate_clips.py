@@ -59,7 +59,8 @@ def mark(output: str, files: list[dict], rows: list[dict]) -> list[dict[str, str
       {
         "name": names_of_episodes[part.episode],
         "note": f"from {_text(times[part.first])} to {_text(times[part.last - 1])} s it shows what "
-        f"{names_of_episodes[part.of]} shows from {_text(times[part.first] - part.offset)} s on",
+        f"{names_of_episodes[part.original]} shows from "
+        f"{_text(times[part.first] - part.offset)} s on",
       }
     )
   of_episode = collections.defaultdict(list)
@@ -67,11 +68,11 @@ def mark(output: str, files: list[dict], rows: list[dict]) -> list[dict[str, str
     of_episode[part.episode].append(part)
   for number, own_stretches in of_episode.items():
     repeated = duplicates.mask(own_stretches, number, len(signatures[number].times))
-    begin = 0
+    start = 0
     for i in parts[number]:
-      end = begin + rows[i]["length"]
-      rows[i]["duplicate"] = bool(repeated[begin:end].mean() >= _SHARE)
-      begin = end
+      end = start + rows[i]["length"]
+      rows[i]["duplicate"] = bool(repeated[start:end].mean() >= _SHARE)
+      start = end
   return notes
 
 

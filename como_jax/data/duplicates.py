@@ -47,14 +47,14 @@ class Duplicate:
     episode: number of the episode.
     first: first frame of the stretch.
     last: last frame, exclusive.
-    of: number of the earlier episode.
+    original: number of the earlier episode.
     offset: time in `episode` minus time in the earlier episode, in seconds.
   """
 
   episode: int
   first: int
   last: int
-  of: int
+  original: int
   offset: float
 
 

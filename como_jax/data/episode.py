@@ -22,8 +22,8 @@ class RawEpisode:
       instruction changes within the episode.
     cameras: name -> function that takes a `video.Geometry` and yields (seconds, uint8 [H, W, 3])
       for each frame. The seconds increase. They are times on the episode's own clock, and frame t
-      has the same time in all cameras. The function may raise `video.Unreadable` at any frame; the
-      whole episode is then discarded. It can be called more than once.
+      has the same time in all cameras. The function may raise `video.UnreadableError` at any frame;
+      the whole episode is then discarded. It can be called more than once.
     arrays: "action" [T, A] and "state" [T, S] float32. Missing arrays have no key.
     notes: remarks (not errors). More may be added while the frames are read.
     group: episodes of one group show the same motion (in other scenes, from other cameras) and stay

@@ -58,7 +58,7 @@ class Encoded:
     raw, plan, codec = self._raw, self._plan, self._settings.codec
     per, blob = shard_file.CODECS[codec], 0
     for segment in plan.segments:
-      whole = FrameTimes.of(plan.seconds[segment[0].first : segment[-1].last])
+      whole = FrameTimes.from_seconds(plan.seconds[segment[0].first : segment[-1].last])
       for span in segment:
         length, source = span.last - span.first, plan.source[span.first : span.last]
         frames = {}
@@ -100,11 +100,11 @@ def encode(raw: episodes.RawEpisode, settings: Settings, report: Callable[[int],
   `report` is called from time to time with the number of frames since the last call.
 
   Raises:
-    video.Unreadable: the episode cannot be used. The message says why.
+    video.UnreadableError: the episode cannot be used. The message says why.
   """
   missing = [name for name in settings.cameras if name not in raw.cameras]
   if missing:
-    raise video.Unreadable(f"camera {missing[0]!r} is missing")
+    raise video.UnreadableError(f"camera {missing[0]!r} is missing")
   filters = frame_filters.FilterOptions(**settings.filters)
   geometry = dict.fromkeys(settings.cameras, video.Geometry(settings.image_size, settings.resize))
   plan, measurers = None, _measurers(raw, settings, filters)
@@ -197,7 +197,7 @@ def _check_sizes(
   blobs: clip_coder.Blobs,
   count: int,
 ) -> None:
-  """Raises `video.Unreadable` when an array is too short, or when frames of a clip differ in size.
+  """Raises `video.UnreadableError` when an array is too short or frames of a clip differ in size.
 
   Args:
     raw: the episode.
@@ -208,12 +208,12 @@ def _check_sizes(
   """
   for name, array in raw.arrays.items():
     if len(array) < count:
-      raise video.Unreadable(f"{count} frames but {len(array)} values of {name!r}")
+      raise video.UnreadableError(f"{count} frames but {len(array)} values of {name!r}")
   for name in settings.cameras:
     for segment in plan.segments:
       for span in segment:
         if len({blobs.sizes[name][i] for i in plan.source[span.first : span.last]}) > 1:
-          raise video.Unreadable(
+          raise video.UnreadableError(
             f"camera {name!r}: the frame size changes between frames {span.first} and {span.last}"
           )
 
@@ -252,7 +252,7 @@ def _frames(
 ) -> Iterator[tuple[float, tuple[np.ndarray, ...]]]:
   """Yields (seconds, image of each camera) for all frames.
 
-  Raises `video.Unreadable` when the cameras disagree or the times do not increase.
+  Raises `video.UnreadableError` when the cameras disagree or the times do not increase.
   """
   total, before = 0, -np.inf
   for frames in itertools.zip_longest(
@@ -260,21 +260,21 @@ def _frames(
   ):
     if any(frame is None for frame in frames):
       ended = [name for name, frame in zip(settings.cameras, frames, strict=True) if frame is None]
-      raise video.Unreadable(
+      raise video.UnreadableError(
         f"the cameras have different numbers of frames ({ended[0]!r} ends at {total})"
       )
     second = frames[0][0]
     for name, (other, _) in zip(settings.cameras, frames, strict=True):
       if abs(other - second) > _SAME_TIME:
-        raise video.Unreadable(
+        raise video.UnreadableError(
           f"frame {total}: camera {settings.cameras[0]!r} is at {second:.4f} s, {name!r} at "
           f"{other:.4f} s"
         )
     if not second > before:
-      raise video.Unreadable(
+      raise video.UnreadableError(
         f"time does not go on: frame {total - 1} at {before:.6f} s, frame {total} at {second:.6f} s"
       )
     yield second, tuple(image for _, image in frames)
     total, before = total + 1, second
   if not total:
-    raise video.Unreadable("the episode has no frame")
+    raise video.UnreadableError("the episode has no frame")

@@ -20,11 +20,11 @@ KINDS = ("episodes", "groups", "tasks", "cameras")
 
 
 @dataclasses.dataclass
-class _Load:
+class _LoadWindow:
   """Row number (beyond the last: padding) -> sample with ids."""
 
-  sets: list[pipeline.Opened]
-  places: np.ndarray  # [n, 2] data set, window
+  sets: list[pipeline.OpenedWindows]
+  locations: np.ndarray  # [n, 2] data set, window
   # episodes, groups, tasks (of each clip) and cameras -> by data set
   ids: dict[str, list[np.ndarray]]
   sizes: dict[str, int]  # widest action and state
@@ -32,9 +32,9 @@ class _Load:
   resize: transforms.Resize
 
   def __call__(self, i: int) -> dict[str, np.ndarray]:
-    valid = i < len(self.places)
-    which, number = (int(v) for v in self.places[i if valid else 0])
-    opened, size = self.sets[which], self.resize.size
+    valid = i < len(self.locations)
+    dataset, number = (int(v) for v in self.locations[i if valid else 0])
+    opened, size = self.sets[dataset], self.resize.size
     sizes = {
       "action": (self.frames - 1, self.sizes["action"]),
       "state_delta": (self.frames - 1, self.sizes["state"]),
@@ -54,13 +54,13 @@ class _Load:
     )
     if valid:
       try:
-        place = opened.locate(number)
-        numbers, seconds = place.frames, place.seconds
+        location = opened.locate(number)
+        numbers, seconds = location.frames, location.seconds
         images = opened.reader.images(
-          place.segment, place.camera, numbers, to=transforms.resized_to((self.resize,))
+          location.segment, location.camera, numbers, to=transforms.resized_to((self.resize,))
         )
-        has, own = self._numbers(opened.reader, place, values)
-      except video.Unreadable as error:
+        has, own = self._fill_values(opened.reader, location, values)
+      except video.UnreadableError as error:
         warnings.warn(
           f"{opened.label}: a window cannot be read and is left out of the evaluation: {error}",
           stacklevel=2,
@@ -78,81 +78,92 @@ class _Load:
       "damaged": np.bool_(damaged),
       "stride": np.int32(numbers[1] - numbers[0] if self.frames > 1 else 1),
     }
-    return self.resize(sample | self._ids(which, number))
+    return self.resize(sample | self._ids(dataset, number))
 
-  def _ids(self, which: int, number: int) -> dict[str, Any]:
+  def _ids(self, dataset: int, number: int) -> dict[str, Any]:
     """Where a window of a data set comes from."""
-    windows = self.sets[which].windows
+    windows = self.sets[dataset].windows
     window = windows[number]
     row, _ = windows.segments.locate(window.segment, window.t)
     return {
-      "dataset": np.int32(which),
-      "episode": np.int32(self.ids["episodes"][which][row]),
-      "group": np.int32(self.ids["groups"][which][row]),
-      "task": np.int32(self.ids["tasks"][which][row]),
-      "camera": np.int32(self.ids["cameras"][which][window.camera]),
+      "dataset": np.int32(dataset),
+      "episode": np.int32(self.ids["episodes"][dataset][row]),
+      "group": np.int32(self.ids["groups"][dataset][row]),
+      "task": np.int32(self.ids["tasks"][dataset][row]),
+      "camera": np.int32(self.ids["cameras"][dataset][window.camera]),
       "time": np.int32(windows.segments.start[window.segment] + window.t),
     }
 
-  def _numbers(
-    self, reader, place: pipeline.WindowLocation, values: dict[str, np.ndarray]
+  def _fill_values(
+    self, reader, location: pipeline.WindowLocation, values: dict[str, np.ndarray]
   ) -> tuple[dict[str, bool], dict[str, int]]:
     """Fills in the actions and states of a window.
 
     Args:
       reader: of the segments.
-      place: of the window.
+      location: of the window.
       values: arrays to fill: action and state as means over each pair's frames, state, and its
         change.
 
     Returns:
       (whether there are an action and a state, how many numbers they have without the padding).
     """
-    first, last = int(place.frames[0]), int(place.frames[-1])
+    first, last = int(location.frames[0]), int(location.frames[-1])
     action = (
-      reader.numbers(place.segment, "action", first, last)
+      reader.read_array(location.segment, "action", first, last)
       if "action" in values and last > first
       else None
     )
-    pairs = list(enumerate(zip(place.frames[:-1] - first, place.frames[1:] - first, strict=True)))
+    pairs = list(
+      enumerate(zip(location.frames[:-1] - first, location.frames[1:] - first, strict=True))
+    )
     own = {"action": 0, "state": 0}
     if action is not None:
       own["action"] = action.shape[1]
       for k, (a, b) in pairs:
         values["action"][k, : own["action"]] = action[a:b].mean(0)
-    state = reader.numbers(place.segment, "state", first, last + 1) if "state" in values else None
+    state = (
+      reader.read_array(location.segment, "state", first, last + 1) if "state" in values else None
+    )
     if state is not None:
       own["state"] = state.shape[1]
       for k, (a, b) in pairs:
         values["state_mean"][k, : own["state"]] = state[a:b].mean(0)
-      state = state[place.frames - first]
+      state = state[location.frames - first]
       values["state"][:, : own["state"]] = state
       values["state_delta"][:, : own["state"]] = state[1:] - state[:-1]
-    table, row = reader.segments.table, reader.segments.locate(place.segment, place.t)[0]
+    table, row = reader.segments.table, reader.segments.locate(location.segment, location.t)[0]
     return {"action": bool(table.has_action[row]), "state": bool(table.has_state[row])}, own
 
 
-class Evaluation:
-  """A fixed list of windows. `batches()` walks over it; `pictures(n)` gives a few.
+class EvaluationWindows:
+  """A fixed list of windows. `batches()` iterates over it; `pictures(n)` gives a few.
 
   Attributes:
     episodes, tasks, cameras, datasets: names behind the integer ids, the same in every process.
-    size: number of windows. steps: batches of a walk.
+    size: number of windows. num_batches: batches that hold them.
     action_size, state_size: the widest of the data sets, 0 when none has any.
   """
 
   def __init__(
-    self, load: _Load, names: dict[str, list[str]], batching: Batching, reading: ReadOptions
+    self,
+    load: _LoadWindow,
+    names: dict[str, list[str]],
+    batching: Batching,
+    read_options: ReadOptions,
   ):
-    self._load, self._batching, self._reading = load, batching, reading
+    self._load, self._batching, self._read_options = load, batching, read_options
     self.episodes, self.tasks, self.cameras, self.datasets = (
       names[key] for key in ("episodes", "tasks", "cameras", "datasets")
     )
-    self.size, self.steps = len(load.places), -(-len(load.places) // batching.batch_size)
+    self.size, self.num_batches = (
+      len(load.locations),
+      -(-len(load.locations) // batching.batch_size),
+    )
     self.action_size, self.state_size = load.sizes["action"], load.sizes["state"]
 
   def batches(self) -> stream.Batches:
-    """A walk over all windows in order.
+    """All windows in order.
 
     The last batch is padded, with `valid` False on the padding.
 
@@ -164,7 +175,9 @@ class Evaluation:
     last), "state" [B, K, S], "state_delta" [B, K-1, S], zero-padded to the widest data set; int32
     [B] "action_size", "state_size": without padding.
     """
-    return stream.walk(self._load, self.steps, self._batching, self._reading)
+    return stream.sequential_batches(
+      self._load, self.num_batches, self._batching, self._read_options
+    )
 
   def pictures(self, count: int) -> dict:
     """A few windows, spread evenly.
@@ -176,7 +189,7 @@ class Evaluation:
       {"frames": uint8 [n, K, H, W, 3], "task", "camera", "episode", "dataset": lists of str,
       "time", "stride": int [n]}.
     """
-    rows = _spread(self.size, count)
+    rows = _even_indices(self.size, count)
     samples = [self._load(int(row)) for row in rows]
     names = {
       "task": self.tasks,
@@ -191,7 +204,7 @@ class Evaluation:
     }
 
 
-def _spread(size: int, count: int | None) -> np.ndarray:
+def _even_indices(size: int, count: int | None) -> np.ndarray:
   """`count` of `size` indices, evenly spread (the middle of each share).
 
   All of them where there are fewer.
@@ -219,50 +232,50 @@ class _Names:
     return np.array(result, np.int32)
 
 
-def evaluation(
-  sets: Sequence[pipeline.Opened],
+def evaluation_windows(
+  sets: Sequence[pipeline.OpenedWindows],
   layout: pipeline.Layout,
   batching: Batching,
-  reading: ReadOptions = ReadOptions(),
+  read_options: ReadOptions = ReadOptions(),
   *,
   max_windows: int | None = None,
-) -> Evaluation:
+) -> EvaluationWindows:
   """Windows in a fixed order; the weights of the data sets play no part.
 
   Args:
-    sets: all their windows are walked through.
+    sets: all their windows are used.
     layout: size and number of frames K; K = 3 gives (t - n, t, t + n).
     batching: batch size and part of this process; the order is fixed.
-    reading: processes and threads that load.
+    read_options: processes and threads that load.
     max_windows: cap over all data sets, spread evenly; None = every window.
   """
   columns: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
   names = {kind: _Names() for kind in KINDS}
   sizes = {"action": 0, "state": 0}
-  for which, opened in enumerate(sets):
+  for dataset, opened in enumerate(sets):
     # Episode names are unique within a data set only; equal tasks and cameras of two data sets
     # share an id.
     table = opened.table
-    keys, places = np.unique(table.split_key, return_inverse=True)
-    episodes = names["episodes"].ids(((which, name), name) for name in table.episodes)
+    keys, key_of_row = np.unique(table.split_key, return_inverse=True)
+    episodes = names["episodes"].ids(((dataset, name), name) for name in table.episodes)
     columns["episodes"].append(episodes[table.episode])
-    groups = names["groups"].ids(((which, key), str(key)) for key in keys)
-    columns["groups"].append(groups[places])
+    groups = names["groups"].ids(((dataset, key), str(key)) for key in keys)
+    columns["groups"].append(groups[key_of_row])
     tasks = names["tasks"].ids((name, name) for name in table.tasks)
     columns["tasks"].append(tasks[table.task])
     columns["cameras"].append(names["cameras"].ids((name, name) for name in opened.cameras))
     widths = _sizes(opened.dataset.path)
     sizes = {key: max(value, widths[key]) for key, value in sizes.items()}
   counts = [len(opened.windows) for opened in sets]
-  chosen = _spread(sum(counts), max_windows)
-  which = np.searchsorted(np.cumsum(counts), chosen, side="right")
-  places = np.stack([which, chosen - np.concatenate([[0], np.cumsum(counts)])[which]], 1)
-  load = _Load(
-    list(sets), places, columns, sizes, layout.frames, transforms.Resize(layout.image_size)
+  chosen = _even_indices(sum(counts), max_windows)
+  dataset = np.searchsorted(np.cumsum(counts), chosen, side="right")
+  locations = np.stack([dataset, chosen - np.concatenate([[0], np.cumsum(counts)])[dataset]], 1)
+  load = _LoadWindow(
+    list(sets), locations, columns, sizes, layout.frames, transforms.Resize(layout.image_size)
   )
   labels = {kind: found.names for kind, found in names.items()}
-  return Evaluation(
-    load, {**labels, "datasets": [opened.label for opened in sets]}, batching, reading
+  return EvaluationWindows(
+    load, {**labels, "datasets": [opened.label for opened in sets]}, batching, read_options
   )
 
 

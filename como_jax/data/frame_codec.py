@@ -18,11 +18,13 @@ class FrameEncoder:
     self._group: video.H264Encoder | None = None
 
   def add(self, image: np.ndarray) -> None:
-    """Appends [H, W, 3]. Raises `video.Unreadable` when the size changes within the clip."""
+    """Appends [H, W, 3]. Raises `video.UnreadableError` when the size changes within the clip."""
     if self._shape is None:
       self._shape = image.shape
     if image.shape != self._shape:
-      raise video.Unreadable(f"the frame size changes from {self._shape[:2]} to {image.shape[:2]}")
+      raise video.UnreadableError(
+        f"the frame size changes from {self._shape[:2]} to {image.shape[:2]}"
+      )
     self._count += 1
     if self._codec == "jpeg":
       self._blobs.append(video.encode_jpeg(image, self._quality))
@@ -47,7 +49,7 @@ class FrameEncoder:
     return shard_file.Frames(self._codec, self._count, height, width, tuple(self._blobs))
 
 
-def blob_numbers(codec: str, frames: Sequence[int]) -> list[int]:
+def blob_indices(codec: str, frames: Sequence[int]) -> list[int]:
   """Numbers of the blobs that hold some frames of a clip, sorted."""
   return sorted({int(frame) // shard_file.CODECS[codec] for frame in frames})
 
@@ -75,13 +77,13 @@ def decode(
 
   Args:
     codec: of the blobs.
-    blobs: the blobs of `blob_numbers`, by number.
+    blobs: the blobs of `blob_indices`, by number.
     frames: n frame numbers within the clip.
     out: n arrays uint8 [H / by, W / by, 3] to write to.
     by: a factor from `reduction`.
 
   Raises:
-    video.Unreadable: the bytes are damaged.
+    video.UnreadableError: the bytes are damaged.
   """
   try:
     if codec == "jpeg":
@@ -95,4 +97,4 @@ def decode(
       for i in indices:
         out[i][:] = images[int(frames[i]) % per]
   except video.DECODE_ERRORS as error:
-    raise video.Unreadable(f"damaged {codec} frame ({error})") from error
+    raise video.UnreadableError(f"damaged {codec} frame ({error})") from error

@@ -153,8 +153,8 @@ def filter_frames(
   repeated = np.all([camera.repeated for camera in cameras], axis=0) & ~still
   reason = np.zeros(count, np.uint8)
 
-  def drop(mask: np.ndarray, why: Reason) -> None:
-    reason[mask & (reason == Reason.KEPT)] = why
+  def drop(mask: np.ndarray, new: Reason) -> None:
+    reason[mask & (reason == Reason.KEPT)] = new
 
   if options.drop_duplicates and duplicate is not None:
     drop(duplicate, Reason.DUPLICATE)
@@ -209,9 +209,9 @@ def _smooth(values: np.ndarray, times: np.ndarray, cut: np.ndarray) -> np.ndarra
   first_of_shot = np.concatenate([[True], cut[1:]])
   first = np.searchsorted(times, times - _SMOOTH_SECONDS / 2)
   last = np.searchsorted(times, times + _SMOOTH_SECONDS / 2, side="right")
-  begin = np.searchsorted(shot, shot)
+  start = np.searchsorted(shot, shot)
   first, last = (
-    np.maximum(first, begin),
+    np.maximum(first, start),
     np.minimum(last, np.searchsorted(shot, shot, side="right")),
   )
   last = np.maximum(last, np.minimum(first + 2, np.searchsorted(shot, shot, side="right")))

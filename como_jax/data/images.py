@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DECODE_ERRORS = (FFmpegError, OSError, ValueError, EOFError)
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
   """An episode cannot be used. The message is the reason in the quarantine list."""
 
 
@@ -183,7 +183,7 @@ def decode_image(
       cameras, to 8 bits.
 
   Raises:
-    Unreadable: the picture has more than 8 bits per channel, and there is no `depth_range`.
+    UnreadableError: the picture has more than 8 bits per channel, and there is no `depth_range`.
     OSError, ValueError, SyntaxError: the bytes are damaged.
   """
   image = Image.open(io.BytesIO(data))
@@ -210,11 +210,11 @@ def _scale_depth(image: np.ndarray, mode: str, depth_range: Sequence[float]) -> 
     depth_range: (nearest, farthest), the values that become 0 and 255.
 
   Raises:
-    Unreadable: the range is empty.
+    UnreadableError: the range is empty.
   """
   if not depth_range:
     kind = "16-bit" if mode.startswith("I;16") else "32-bit"
-    raise Unreadable(
+    raise UnreadableError(
       f"{kind} picture (values {image.min()} to {image.max()}): set depth_range=(nearest, "
       "farthest), the values that become 0 and 255"
     )

@@ -30,7 +30,7 @@ class Window:
 class Windows:
   """All windows of a data set, in order of segment, camera, time.
 
-  Legend: M groups, one for each run of first frames of a segment and camera.
+  Legend: M groups, one for each range of first frames of a segment and camera.
 
   Attributes:
     frames: K.
@@ -40,7 +40,7 @@ class Windows:
     camera: [M], the camera id of each group.
     first: [M], the first t of each group.
     end: [M], the running count of windows, this group included.
-    segments_without: number of segments that are too short for any window.
+    num_segments_without_window: number of segments that are too short for any window.
     left_out: number of windows that end within their segment but have no frame close enough to one
       of the target times.
   """
@@ -52,7 +52,7 @@ class Windows:
   camera: np.ndarray
   first: np.ndarray
   end: np.ndarray
-  segments_without: int
+  num_segments_without_window: int
   left_out: int
 
   def __len__(self) -> int:
@@ -68,7 +68,7 @@ class Windows:
     )
 
 
-def frames_apart(
+def offset_in_frames(
   table: shards.Table, offset_seconds: float, rows: np.ndarray | None = None
 ) -> list[int]:
   """The offset in frames, for each frame rate of the clips with uniform times.
@@ -111,7 +111,7 @@ def windows(
   *,
   frames: int,
   offset_seconds: float,
-  keep: np.ndarray | None = None,
+  clip_mask: np.ndarray | None = None,
   cameras: tuple[str, ...] = (),
   name: str = "data set",
   warn: bool = True,
@@ -122,7 +122,7 @@ def windows(
     table: the clips.
     frames: K. With K = 1 every frame is a window.
     offset_seconds: seconds between the frames of a window.
-    keep: bool [R], None = all clips.
+    clip_mask: bool [R], None = all clips.
     cameras: names to use, empty = all. Ids are indices into `table.cameras`.
     name: the data set in messages.
     warn: whether to warn about segments without a window and about windows left out.
@@ -134,12 +134,12 @@ def windows(
   times.check_offset(offset_seconds, name)
   if frames < 1:
     raise errors.UserError(f"{name}: a window needs at least 1 frame, got {frames}")
-  all_segments = shards.segments(table, keep)
+  all_segments = shards.segments(table, clip_mask)
   if not len(all_segments):
     raise errors.UserError(
       f"{name}: no episode in this split (validation needs at least 2 episodes)"
     )
-  segment, first, count, left_out = runs(all_segments, frames=frames, offset=offset_seconds)
+  segment, first, count, left_out = start_ranges(all_segments, frames=frames, offset=offset_seconds)
   if not len(segment):
     _refuse(all_segments, frames, offset_seconds, left_out, name)
   without = len(all_segments) - len(np.unique(segment))
@@ -171,10 +171,10 @@ def windows(
   )
 
 
-def runs(
+def start_ranges(
   segments: shards.Segments, *, frames: int, offset: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-  """Finds the runs of consecutive frames that are first frames of windows.
+  """Finds the ranges of consecutive frames that are first frames of windows.
 
   Args:
     segments: of a data set.
@@ -182,7 +182,7 @@ def runs(
     offset: seconds between the frames of a window.
 
   Returns:
-    (segment, first t, count), int64 [n] each, one entry per run, in order; and the number of
+    (segment, first t, count), int64 [n] each, one entry per range, in order; and the number of
     windows left out (see `Windows`).
   """
   table = segments.table
@@ -200,9 +200,9 @@ def runs(
     starts, lost = seconds.valid_starts(offset, frames)
     left_out += lost
     if len(starts):
-      begins = np.flatnonzero(np.concatenate([[True], np.diff(starts) > 1]))
-      count = np.diff(np.concatenate([begins, [len(starts)]]))
-      parts.append((np.full(len(begins), s), starts[begins], count))
+      range_starts = np.flatnonzero(np.concatenate([[True], np.diff(starts) > 1]))
+      count = np.diff(np.concatenate([range_starts, [len(starts)]]))
+      parts.append((np.full(len(range_starts), s), starts[range_starts], count))
   segment, first, count = (
     np.concatenate([part[i] for part in parts]).astype(np.int64) for i in range(3)
   )
@@ -216,7 +216,7 @@ def _varying_times(segments: shards.Segments) -> Iterator[tuple[int, times.Frame
   Only a few clips are in memory at a time when the table has the order of its file.
   """
   table, varying = segments.table, np.flatnonzero(~segments.uniform)
-  rows = shards.spread(segments.first_row[varying], segments.last_row[varying])
+  rows = shards.concatenate_ranges(segments.first_row[varying], segments.last_row[varying])
   explicit: dict[int, np.ndarray] = {}
   parts = table.explicit_parts(rows[~table.uniform[rows]])
   for s in varying.tolist():
@@ -242,10 +242,10 @@ def segment_times(
   if uniform is not None:
     return uniform
   parts = [
-    explicit[row] if row in explicit else table.times(row).at(np.arange(table.length[row]))
+    explicit[row] if row in explicit else table.times(row).seconds_at(np.arange(table.length[row]))
     for row in segments.rows(segment)
   ]
-  return times.FrameTimes.of(np.concatenate(parts))
+  return times.FrameTimes.from_seconds(np.concatenate(parts))
 
 
 def _refuse(
@@ -298,10 +298,10 @@ def split(table: shards.Table, fraction: float) -> np.ndarray:
   tasks, keys = np.unique(
     np.stack([table.task[rows].astype(np.int64), table.split_key[rows]]), axis=1
   )
-  begins = np.flatnonzero(np.concatenate([[True], np.diff(tasks) > 0]))
-  count = np.diff(begins, append=len(keys))
+  starts = np.flatnonzero(np.concatenate([[True], np.diff(tasks) > 0]))
+  count = np.diff(starts, append=len(keys))
   chosen = keys[
-    np.arange(len(keys)) - np.repeat(begins, count) < np.repeat(_held_out(count, fraction), count)
+    np.arange(len(keys)) - np.repeat(starts, count) < np.repeat(_held_out(count, fraction), count)
   ]
   pool = np.unique(keys[np.repeat(count == 1, count)])
   return np.isin(
@@ -316,20 +316,20 @@ def _held_out(count: np.ndarray | int, fraction: float) -> np.ndarray:
   )
 
 
-def select(table: shards.Table, which: str, fraction: float) -> np.ndarray:
+def select(table: shards.Table, split_name: str, fraction: float) -> np.ndarray:
   """The clips of a part of the split, bool [R].
 
   Args:
     table: the clips.
-    which: "train", "validation" or "all".
+    split_name: "train", "validation" or "all".
     fraction: share of the episodes that are for validation.
 
   Raises:
-    errors.UserError: `which` is unknown, or the fraction is out of range.
+    errors.UserError: `split_name` is unknown, or the fraction is out of range.
   """
-  if which not in SPLITS:
-    raise errors.UserError(f"unknown split {which!r}: {errors.nearest(which, SPLITS)}")
-  if which == "all":
+  if split_name not in SPLITS:
+    raise errors.UserError(f"unknown split {split_name!r}: {errors.nearest(split_name, SPLITS)}")
+  if split_name == "all":
     return np.ones(len(table), bool)
   validation = split(table, fraction)
-  return validation if which == "validation" else ~validation
+  return validation if split_name == "validation" else ~validation

@@ -140,7 +140,7 @@ def run(
     errors.UserError: an argument is not valid, no episode can be read, or the output folder holds
       something else.
   """
-  begin = time.monotonic()
+  start = time.monotonic()
   options = options or sources.SourceOptions()
   if isinstance(source, str):
     source = sources.open_source(source, format=format, options=options)
@@ -164,7 +164,7 @@ def run(
         output, settings, source, [sidecars[shard] for shard in sorted(sidecars)]
       )
     )
-  return Summary(output, manifest, time.monotonic() - begin)
+  return Summary(output, manifest, time.monotonic() - start)
 
 
 def _finished_and_missing(

@@ -160,7 +160,7 @@ class Labels:
   def clip(self, shard: int, clip: int, cameras: Sequence[str] = ()) -> Motions:
     """Labels of the T frames of a clip by camera; () = all labeled cameras.
 
-    Raises `video.Unreadable` naming file and clip.
+    Raises `video.UnreadableError` naming file and clip.
     """
     file, motions = self._files[shard], {}
     for camera in cameras or self.cameras:
@@ -171,7 +171,7 @@ class Labels:
     return motions
 
   def valid(self, shard: int, clip: int, camera: str) -> np.ndarray:
-    """Bool [T] of a clip: the `valid` of its `Motion`. Raises `video.Unreadable`."""
+    """Bool [T] of a clip: the `valid` of its `Motion`. Raises `video.UnreadableError`."""
     file, name = self._files[shard], f"valid/{camera}"
     return (
       file.frame_fact(clip, name)
@@ -180,13 +180,13 @@ class Labels:
     )
 
   def z(self, shard: int, clip: int, camera: str) -> np.ndarray:
-    """float32 [T, Z] of a clip: the `z` of its `Motion`. Raises `video.Unreadable`."""
+    """float32 [T, Z] of a clip: the `z` of its `Motion`. Raises `video.UnreadableError`."""
     return required(self._files[shard], clip, f"z/{camera}")
 
   def moments(self, shard: int, clip: int, camera: str) -> np.ndarray | None:
     """`statistics.moments` of the valid z of a clip, None when the file does not have them.
 
-    Raises `video.Unreadable`.
+    Raises `video.UnreadableError`.
     """
     column = self._files[shard].index.get(f"statistics/z/{camera}")
     return None if column is None else column[:, clip * self.size : (clip + 1) * self.size]
@@ -196,7 +196,7 @@ class Labels:
 
     Raises:
       errors.UserError: there is no episode of this name.
-      video.Unreadable: its labels are damaged.
+      video.UnreadableError: its labels are damaged.
     """
     if name not in self._rows:
       raise errors.UserError(
@@ -227,17 +227,19 @@ class Labels:
     explicit = table.explicit_times(varying) if len(varying) else {}
     return np.concatenate(
       [
-        explicit[row] if row in explicit else table.times(row).at(np.arange(int(table.length[row])))
+        explicit[row]
+        if row in explicit
+        else table.times(row).seconds_at(np.arange(int(table.length[row])))
         for row in rows
       ]
     )
 
 
 def required(file: shard_file.ShardFile, clip: int, name: str) -> np.ndarray:
-  """An array of a clip. Raises `video.Unreadable` when the clip does not have it."""
+  """An array of a clip. Raises `video.UnreadableError` when the clip does not have it."""
   array = file.array(clip, name)
   if array is None:
-    raise video.Unreadable(f"{file.path} clip {clip} has no array {name!r}")
+    raise video.UnreadableError(f"{file.path} clip {clip} has no array {name!r}")
   return array
 
 

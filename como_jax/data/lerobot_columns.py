@@ -155,13 +155,13 @@ def _add_columns(
       values = {camera: _no_labels(len(episodes), size) for camera in cameras}
       for episode in dict.fromkeys(int(index) for index in episodes):
         rows = np.flatnonzero(episodes == episode)
-        begin = lengths.get(episode, 0)
-        lengths[episode] = begin + len(rows)
+        start = lengths.get(episode, 0)
+        lengths[episode] = start + len(rows)
         for camera, motion in find(episode).items():
           # Rows after the last label have none: the data left these frames out.
-          labeled = rows[: max(0, len(motion.valid) - begin)]
+          labeled = rows[: max(0, len(motion.valid) - start)]
           for column, array in zip(values[camera], motion, strict=True):
-            column[labeled] = array[begin : begin + len(labeled)]
+            column[labeled] = array[start : start + len(labeled)]
       columns = list(table.columns)
       for motion in values.values():
         columns += [

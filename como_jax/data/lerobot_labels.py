@@ -247,7 +247,7 @@ def _by_segment(
 
   @functools.lru_cache(maxsize=4)
   def find(episode: int) -> labels.Motions:
-    clips = [motions.clip(*segments.place(row)) for row in segments.rows(written[episode])]
+    clips = [motions.clip(*segments.clip_location(row)) for row in segments.rows(written[episode])]
     return {
       camera: labels.Motion(
         *(np.concatenate(parts) for parts in zip(*(clip[camera] for clip in clips), strict=True))
@@ -327,9 +327,9 @@ def _write_anew(
       try:
         frames = {camera: source.images(segment, camera, range(length)) for camera in table.cameras}
         vectors = {
-          key: source.numbers(segment, key, 0, length) if names[key] else None for key in names
+          key: source.read_array(segment, key, 0, length) if names[key] else None for key in names
         }
-      except video.Unreadable as error:
+      except video.UnreadableError as error:
         skipped.append(f"{episode}: {error}")
         continue
       if missing := [key for key in names if names[key] and vectors[key] is None]:

@@ -39,14 +39,14 @@ class MotionMixture:
         )
     self.datasets, self.validation_fraction = list(datasets), validation_fraction
     self._tables = [shards.read_table(dataset.path) for dataset in self.datasets]
-    self._windows: dict[tuple[str, int], list[pipeline.Opened]] = {}
+    self._windows: dict[tuple[str, int], list[pipeline.OpenedWindows]] = {}
 
   @property
   def paths(self) -> list[str]:
     """The folders of shards."""
     return [dataset.path for dataset in self.datasets]
 
-  def windows(self, split: str, *, frames: int) -> list[pipeline.Opened]:
+  def windows(self, split: str, *, frames: int) -> list[pipeline.OpenedWindows]:
     """The windows of a split ("train", "validation" or "all") of each data set.
 
     Args:
@@ -68,7 +68,7 @@ class MotionMixture:
     self,
     layout: pipeline.Layout,
     batching: Batching,
-    reading: ReadOptions = ReadOptions(),
+    read_options: ReadOptions = ReadOptions(),
     *,
     split: str = "train",
   ) -> stream.Batches:
@@ -76,21 +76,23 @@ class MotionMixture:
     layout.check()
     _ = batching.local_rows  # checked before the windows are enumerated
     return pipeline.batches(
-      self.windows(split, frames=layout.window_frames), layout, batching, reading
+      self.windows(split, frames=layout.window_frames), layout, batching, read_options
     )
 
-  def evaluation(
+  def evaluation_windows(
     self,
     layout: pipeline.Layout,
     batching: Batching,
-    reading: ReadOptions = ReadOptions(),
+    read_options: ReadOptions = ReadOptions(),
     *,
     split: str = "validation",
     max_windows: int | None = None,
-  ) -> evaluation.Evaluation:
-    """Windows in a fixed order, see `evaluation.evaluation`."""
+  ) -> evaluation.EvaluationWindows:
+    """Windows in a fixed order, see `evaluation.evaluation_windows`."""
     sets = self.windows(split, frames=layout.frames)
-    return evaluation.evaluation(sets, layout, batching, reading, max_windows=max_windows)
+    return evaluation.evaluation_windows(
+      sets, layout, batching, read_options, max_windows=max_windows
+    )
 
   def describe(self, *, frames: int = 2) -> list[dict[str, Any]]:
     """Each data set in plain JSON values, see `describe`."""
@@ -120,18 +122,18 @@ def describe(
   manifest = shards.read_manifest(dataset.path)
   validation = index.split(table, validation_fraction)
   counts, windows = {}, {}
-  for which, keep in (("train", ~validation), ("validation", validation)):
-    if keep.any():
-      windows[which] = index.windows(
+  for split_name, clip_mask in (("train", ~validation), ("validation", validation)):
+    if clip_mask.any():
+      windows[split_name] = index.windows(
         table,
         frames=frames,
         offset_seconds=dataset.offset_seconds,
-        keep=keep,
+        clip_mask=clip_mask,
         cameras=tuple(dataset.cameras),
         name=dataset.label,
         warn=False,
       )
-    counts[which] = len(windows[which]) if which in windows else 0
+    counts[split_name] = len(windows[split_name]) if split_name in windows else 0
   return {
     "name": dataset.label,
     "source": manifest["source"]["description"],
@@ -144,8 +146,8 @@ def describe(
     **manifest["counts"],
     "windows": counts,
     "offset_seconds": dataset.offset_seconds,
-    "stride_frames": index.frames_apart(table, dataset.offset_seconds),
-    "segments_without_window": sum(part.segments_without for part in windows.values()),
+    "stride_frames": index.offset_in_frames(table, dataset.offset_seconds),
+    "segments_without_window": sum(part.num_segments_without_window for part in windows.values()),
     "windows_left_out": sum(part.left_out for part in windows.values()),
     "action": manifest["action"],
     "state": manifest["state"],

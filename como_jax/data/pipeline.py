@@ -30,7 +30,7 @@ KINDS = ("motion", "mae")
 
 
 @dataclasses.dataclass(frozen=True)
-class Opened:
+class OpenedWindows:
   """The windows of one split of a data set. It is pickled for worker processes.
 
   Attributes:
@@ -56,7 +56,7 @@ class Opened:
     return self.windows.segments.table
 
   def locate(self, i: int) -> "WindowLocation":
-    """Where window i lies. Raises `video.Unreadable`: its times are damaged."""
+    """Where window i lies. Raises `video.UnreadableError`: its times are damaged."""
     window = self.windows[i]
     frame_times = self.reader.times(window.segment)
     return WindowLocation(
@@ -95,12 +95,12 @@ class WindowLocation:
   @property
   def seconds(self) -> np.ndarray:
     """The true time between neighbors, float32 [K-1]."""
-    return np.diff(self.times.at(self.frames)).astype(np.float32)
+    return np.diff(self.times.seconds_at(self.frames)).astype(np.float32)
 
 
 def open_windows(
   dataset: data.DataSet, table: shards.Table, *, frames: int, split: Split
-) -> Opened:
+) -> OpenedWindows:
   """Lists the windows of one split of a data set, none of which passes the end of its segment.
 
   Args:
@@ -116,23 +116,23 @@ def open_windows(
     table,
     frames=frames,
     offset_seconds=dataset.offset_seconds,
-    keep=index.select(table, split.name, split.validation_fraction),
+    clip_mask=index.select(table, split.name, split.validation_fraction),
     cameras=tuple(dataset.cameras),
     name=f"{dataset.label} ({split.name})",
   )
   segments = reader.SegmentReader(dataset.path, windows.segments)
-  return Opened(dataset, segments, windows, table.cameras)
+  return OpenedWindows(dataset, segments, windows, table.cameras)
 
 
-def draw_jitter(place: WindowLocation, rng: np.random.Generator) -> list[int]:
+def draw_jitter(location: WindowLocation, rng: np.random.Generator) -> list[int]:
   """Draws, for each of the K-1 pairs (t, t+n), a frame t+n+d.
 
   The frame lies at most a fifth of the offset n before or after t+n, see `times.draw_jittered`. The
   pair (t, t+n+d) is the positive example of Tcl.
   """
   return [
-    times.draw_jittered(place.times, int(first), int(second), place.offset, rng)
-    for first, second in zip(place.frames[:-1], place.frames[1:], strict=True)
+    times.draw_jittered(location.times, int(first), int(second), location.offset, rng)
+    for first, second in zip(location.frames[:-1], location.frames[1:], strict=True)
   ]
 
 
@@ -140,20 +140,20 @@ def draw_jitter(place: WindowLocation, rng: np.random.Generator) -> list[int]:
 class _LoadTraining:
   """Rows of ((data set, window number), class and state of a bit generator) -> batch.
 
-  Where a frame of a window is damaged, `stream.read` loads another window in its place. A hash of
+  Where a frame of a window is damaged, `stream.read` loads another window instead. A hash of
   the number chooses it. `damage` counts such windows; too many of them end the run.
 
   A frame that needs no resizing is decoded into the batch and augmented there, others into memory
   that is used again. This saves copies, which would take a third of the time of decoding at 224 px.
   """
 
-  sets: list[Opened]
+  sets: list[OpenedWindows]
   frames: int
   jitter: bool
   is_mae: bool  # single frames
   augment: tuple[Callable, ...]
   size: int
-  damage: stream.CorruptionMonitor = dataclasses.field(default_factory=stream.CorruptionMonitor)
+  monitor: stream.CorruptionMonitor = dataclasses.field(default_factory=stream.CorruptionMonitor)
 
   def batch(self, rows: Sequence[tuple[tuple[int, int], type, dict]]) -> dict[str, np.ndarray]:
     lengths = {"frames": self.frames, **({"jittered": self.frames - 1} if self.jitter else {})}
@@ -170,15 +170,15 @@ class _LoadTraining:
       rng.bit_generator.state = state
       row = {name: value[i] for name, value in out.items()}
 
-      def load(place, row=row, i=i):  # called again with another window where a frame is damaged
-        seconds[i] = place.seconds
-        numbers = [*place.frames, *(draw_jitter(place, rng) if self.jitter else [])]
-        size, by = place.reader.frame_size(place.segment, place.camera, numbers, to=to)
+      def load(location, row=row, i=i):  # called again with another window where a frame is damaged
+        seconds[i] = location.seconds
+        numbers = [*location.frames, *(draw_jitter(location, rng) if self.jitter else [])]
+        size, by = location.reader.frame_size(location.segment, location.camera, numbers, to=to)
         shape = (len(numbers), math.ceil(size[0] / by), math.ceil(size[1] / by), 3)
         if shape[1:3] == (self.size, self.size):
-          place.reader.read_into(
-            place.segment,
-            place.camera,
+          location.reader.read_into(
+            location.segment,
+            location.camera,
             numbers,
             [image for images in row.values() for image in images],
             by=by,
@@ -186,13 +186,15 @@ class _LoadTraining:
           return row
         if shape not in scratch:
           scratch[shape] = np.empty(shape, np.uint8)
-        place.reader.read_into(place.segment, place.camera, numbers, list(scratch[shape]), by=by)
+        location.reader.read_into(
+          location.segment, location.camera, numbers, list(scratch[shape]), by=by
+        )
         return {
           "frames": scratch[shape][: self.frames],
           **({"jittered": scratch[shape][self.frames :]} if self.jitter else {}),
         }
 
-      sample = stream.read(self.sets[key[0]], key[1], self.damage, load)
+      sample = stream.read(self.sets[key[0]], key[1], self.monitor, load)
       transforms.apply(chain, sample, rng, row)
     return {"frames": out["frames"][:, 0]} if self.is_mae else {**out, "seconds": seconds}
 
@@ -231,7 +233,10 @@ class Layout:
 
 
 def batches(
-  sets: Sequence[Opened], layout: Layout, batching: Batching, reading: ReadOptions = ReadOptions()
+  sets: Sequence[OpenedWindows],
+  layout: Layout,
+  batching: Batching,
+  read_options: ReadOptions = ReadOptions(),
 ) -> stream.Batches:
   """Endless shuffled training batches.
 
@@ -239,7 +244,7 @@ def batches(
     sets: the windows to draw from, each data set with its weight.
     layout: what a batch holds.
     batching: batch size, order and part of this process.
-    reading: processes and threads that load.
+    read_options: processes and threads that load.
 
   Returns:
     Batches of {"frames": uint8 [B, K, H, W, 3], "seconds": float32 [B, K-1] (the true time between
@@ -260,4 +265,4 @@ def batches(
   )
   sizes = [len(opened.windows) for opened in sets]
   weights = [opened.dataset.weight for opened in sets]
-  return stream.infinite_batches(sizes, weights, load, batching, reading)
+  return stream.infinite_batches(sizes, weights, load, batching, read_options)

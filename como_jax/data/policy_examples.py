@@ -17,7 +17,7 @@ from como_jax.data.policy_sets import OpenedSet, SplitSet
 from como_jax.data.times import FrameTimes
 
 
-def reduced(
+def reduce_actions(
   actions: np.ndarray, starts: np.ndarray, stops: np.ndarray, reduction: str
 ) -> np.ndarray:
   """Actions of policy steps.
@@ -41,7 +41,7 @@ def reduced(
   return (sums / (stops - starts)[:, None]).astype(np.float32)
 
 
-class Loader:
+class ExampleLoader:
   """Examples -> rows of a batch; `sample` reads one, `finish` puts its images into their slots."""
 
   def __init__(self, layout: Layout, sets: Sequence[SplitSet]):
@@ -50,62 +50,68 @@ class Loader:
     self._texts, self._text_of = _texts(self.sets, layout.language)
 
   def sample(
-    self, which: int, example: policy_index.Example, *, size: tuple[int, int]
+    self, dataset: int, example: policy_index.Example, *, size: tuple[int, int]
   ) -> tuple[dict[str, Any], list]:
     """Reads one example.
 
     Args:
-      which: index of the data set.
-      example: its place.
+      dataset: index of the data set.
+      example: its location.
       size: that images will be resized to, so that they may be decoded smaller.
 
     Returns:
       ({name: array without the images}, [uint8 [T, h, w, 3] or None for each slot]).
 
     Raises:
-      video.Unreadable: a picture or the robot's numbers are damaged.
+      video.UnreadableError: a picture or the robot's numbers are damaged.
     """
-    to, opened = self.layout, self.sets[which]
+    layout, opened = self.layout, self.sets[dataset]
     reader, segment, t = opened.reader, example.segment, example.t
     slots, moving = opened.cameras(example)
     times = reader.times(segment)
-    numbers = policy_index.history_frames(times, t, to.step_seconds, to.history)
-    images = [reader.images(segment, name, numbers, to=size) if name else None for name in slots]
+    frames = policy_index.history_frames(times, t, layout.step_seconds, layout.history)
+    images = [reader.images(segment, name, frames, to=size) if name else None for name in slots]
     value = None
-    if opened.robot and to.robots[opened.robot][1]:
-      value = reader.numbers(segment, "state", t, t + 1)
+    if opened.robot and layout.robots[opened.robot][1]:
+      value = reader.read_array(segment, "state", t, t + 1)
     state = None if value is None else value[0].astype(np.float32)
-    sample = self._without_images(which, example, state)
+    sample = self._without_images(dataset, example, state)
     if opened.robot:
-      edges, begins = policy_index.chunk_edges(times, t, to.step_seconds, to.action_horizon)
-      stored = reader.numbers(segment, "action", t, int(edges[-1]))
+      edges, starts_inside = policy_index.chunk_edges(
+        times, t, layout.step_seconds, layout.action_horizon
+      )
+      stored = reader.read_array(segment, "action", t, int(edges[-1]))
       if stored is not None:
-        chunk = reduced(stored, edges[:-1][begins] - t, edges[1:][begins] - t, to.reduce)
-        transforms = to.normalization.robots[opened.robot]["action"]
-        sample["actions"][begins, : chunk.shape[1]] = value_transforms.apply(transforms, chunk)
-        sample["actions_mask"][begins, : chunk.shape[1]] = True
+        chunk = reduce_actions(
+          stored, edges[:-1][starts_inside] - t, edges[1:][starts_inside] - t, layout.reduce
+        )
+        transforms = layout.normalization.robots[opened.robot]["action"]
+        sample["actions"][starts_inside, : chunk.shape[1]] = value_transforms.apply(
+          transforms, chunk
+        )
+        sample["actions_mask"][starts_inside, : chunk.shape[1]] = True
     if moving:
-      z, valid = _latents(opened, example, times, moving, to.motion_horizon)
-      sample["latents"][valid] = value_transforms.apply(to.normalization.latent or (), z[valid])
+      z, valid = _latents(opened, example, times, moving, layout.motion_horizon)
+      sample["latents"][valid] = value_transforms.apply(layout.normalization.latent or (), z[valid])
       sample["latents_mask"][valid] = True
     return sample, images
 
-  def empty(self, which: int, example: policy_index.Example) -> tuple[dict[str, Any], list]:
+  def empty(self, dataset: int, example: policy_index.Example) -> tuple[dict[str, Any], list]:
     """What `sample` gives, with nothing in it: every mask is False."""
-    return self._without_images(which, example, None), []
+    return self._without_images(dataset, example, None), []
 
   def _without_images(
-    self, which: int, example: policy_index.Example, state: np.ndarray | None
+    self, dataset: int, example: policy_index.Example, state: np.ndarray | None
   ) -> dict[str, Any]:
     """The row of an example, and targets with nothing in them."""
-    to, opened = self.layout, self.sets[which]
-    language = self._texts[self._text_of[which][opened.row(example)]]
+    layout, opened = self.layout, self.sets[dataset]
+    language = self._texts[self._text_of[dataset][opened.row(example)]]
     return {
-      **self._rows.numbers(opened.robot, state, language),
-      "actions": np.zeros((to.action_horizon, to.action_size), np.float32),
-      "actions_mask": np.zeros((to.action_horizon, to.action_size), bool),
-      "latents": np.zeros((to.motion_horizon, to.latent_size), np.float32),
-      "latents_mask": np.zeros(to.motion_horizon, bool),
+      **self._rows.non_image_inputs(opened.robot, state, language),
+      "actions": np.zeros((layout.action_horizon, layout.action_size), np.float32),
+      "actions_mask": np.zeros((layout.action_horizon, layout.action_size), bool),
+      "latents": np.zeros((layout.motion_horizon, layout.latent_size), np.float32),
+      "latents_mask": np.zeros(layout.motion_horizon, bool),
     }
 
   def finish(
@@ -127,7 +133,11 @@ class Loader:
 
 
 def _latents(
-  opened: SplitSet, example: policy_index.Example, times: FrameTimes, camera: str, chunk: int
+  opened: SplitSet,
+  example: policy_index.Example,
+  times: FrameTimes,
+  camera: str,
+  motion_horizon: int,
 ) -> tuple[np.ndarray, np.ndarray]:
   """(z [M, Z], valid [M]) of the latent motions of an example.
 
@@ -137,15 +147,17 @@ def _latents(
   motions, segments = opened.motions, opened.windows.segments
   assert motions is not None  # as the camera is labeled
   offset = float(motions.manifest["offset_seconds"])
-  later, near = times.partners(np.full(chunk - 1, example.t), offset, steps=np.arange(1, chunk))
+  later, near = times.partners(
+    np.full(motion_horizon - 1, example.t), offset, steps=np.arange(1, motion_horizon)
+  )
   frames, valid = np.concatenate([[example.t], later]), np.concatenate([[True], near])
-  z = np.zeros((chunk, motions.size), np.float32)
-  places = [segments.locate(example.segment, int(frame)) for frame in frames]
-  for row in dict.fromkeys(row for row, _ in places):
-    steps = [j for j in range(chunk) if places[j][0] == row]
+  z = np.zeros((motion_horizon, motions.size), np.float32)
+  locations = [segments.locate(example.segment, int(frame)) for frame in frames]
+  for row in dict.fromkeys(row for row, _ in locations):
+    steps = [j for j in range(motion_horizon) if locations[j][0] == row]
     try:
-      values, readable, _ = motions.clip(*segments.place(row), (camera,))[camera]
-    except video.Unreadable as error:
+      values, readable, _ = motions.clip(*segments.clip_location(row), (camera,))[camera]
+    except video.UnreadableError as error:
       warnings.warn(
         f"{opened.label}: labels that cannot be read are not used: {error}", stacklevel=2
       )
@@ -153,11 +165,11 @@ def _latents(
       continue
     if len(values) != segments.table.length[row]:
       raise errors.UserError(
-        f"{opened.label}: the labels of clip {segments.place(row)[1]} of shard "
-        f"{segments.place(row)[0]} are of another length than the clip"
+        f"{opened.label}: the labels of clip {segments.clip_location(row)[1]} of shard "
+        f"{segments.clip_location(row)[0]} are of another length than the clip"
       )
-    z[steps] = values[[places[j][1] for j in steps]]
-    valid[steps] &= readable[[places[j][1] for j in steps]]
+    z[steps] = values[[locations[j][1] for j in steps]]
+    valid[steps] &= readable[[locations[j][1] for j in steps]]
   return z, valid
 
 
@@ -177,7 +189,7 @@ def _texts(
       f"embeddings of instructions have shapes {shapes}, expected one: tokens [L, E] and mask [L]"
     )
   tokens_shape, mask_shape = shapes[0]
-  numbers: dict[str, int] = {}
+  text_ids: dict[str, int] = {}
   texts, columns = [], []
   for opened in sets:
     table = opened.table
@@ -185,7 +197,7 @@ def _texts(
     tasks, appears, task = np.unique(table.task[rows], return_index=True, return_inverse=True)
     for i in np.argsort(appears):
       text = table.tasks[tasks[i]]
-      if text not in numbers:
+      if text not in text_ids:
         if text and text not in language:
           raise errors.UserError(
             f"{opened.label}: the instruction {text!r} has no embedding: "
@@ -194,10 +206,10 @@ def _texts(
         tokens, mask = language.get(
           text, (np.zeros(tokens_shape, np.float32), np.zeros(mask_shape, bool))
         )
-        numbers[text] = len(texts)
+        text_ids[text] = len(texts)
         texts.append((np.asarray(tokens, np.float32), np.asarray(mask, bool)))
     if len(rows):
-      column[rows] = np.array([numbers[table.tasks[i]] for i in tasks])[task]
+      column[rows] = np.array([text_ids[table.tasks[i]] for i in tasks])[task]
     columns.append(column)
   return texts, columns
 
@@ -227,12 +239,12 @@ def check_layout(opened: OpenedSet, layout: Layout) -> None:
   if opened.motions is None:
     return
   if layout.motion_horizon < 1 or layout.normalization.latent is None:
-    why = (
+    reason = (
       "motion_horizon is 0"
       if layout.motion_horizon < 1
       else "no statistics of latent motion are given"
     )
-    raise errors.UserError(f"{opened.label}: has labels, but {why}")
+    raise errors.UserError(f"{opened.label}: has labels, but {reason}")
   if opened.motions.size != layout.latent_size:
     raise errors.UserError(
       f"{opened.label}: labels {entry.labels} have {opened.motions.size} numbers a motion, "

@@ -20,7 +20,7 @@ class RobotFacts:
   Attributes:
     action: A, numbers of an action.
     state: S, numbers of a state; 0 without one.
-    action_names: as in the data; () where they are not named.
+    action_names: as in the data; () where they are not names.
     state_names: as action_names.
     step_seconds: time between two actions of a chunk.
     cameras: name of the camera in each slot, "" where none of its data fill it.
@@ -88,7 +88,7 @@ def robots(
     )
   for robot, values in facts.items():
     own = [opened for opened in sets if opened.entry.robot == robot]
-    fills = [filled(opened, len(slots)) for opened in own]
+    fills = [slot_cameras(opened, len(slots)) for opened in own]
     cameras = [next((names[i] for names in fills if names[i]), "") for i in range(len(slots))]
     facts[robot] = dataclasses.replace(
       values,
@@ -187,23 +187,23 @@ def resize(sets: Sequence[OpenedSet]) -> str:
 
 
 def slot_names(
-  sets: Sequence[OpenedSet], *, named: Sequence[str], num_cameras: int
+  sets: Sequence[OpenedSet], *, names: Sequence[str], num_cameras: int
 ) -> tuple[str, ...]:
   """Names of the camera slots.
 
   Args:
     sets: the mixture.
-    named: the user's names; () = those of the first robot's entry, else its data set's first ones.
+    names: the user's names; () = those of the first robot's entry, else its data set's first ones.
     num_cameras: how many of the data set's.
   """
-  if named:
-    return tuple(named)
+  if names:
+    return tuple(names)
   first = next((opened for opened in sets if opened.entry.robot), sets[0])
-  names = filled(first, len(first.entry.cameras) or max(1, num_cameras))
-  return names[:1] if first.entry.views == "each" else names
+  cameras = slot_cameras(first, len(first.entry.cameras) or max(1, num_cameras))
+  return cameras[:1] if first.entry.views == "each" else cameras
 
 
-def filled(opened: OpenedSet, count: int) -> tuple[str, ...]:
+def slot_cameras(opened: OpenedSet, count: int) -> tuple[str, ...]:
   """The camera of each of so many slots in an entry's examples.
 
   "" = empty. The examples of views "each" fill the first slot.
@@ -216,6 +216,6 @@ def filled(opened: OpenedSet, count: int) -> tuple[str, ...]:
 
 def unused_cameras(opened: OpenedSet, count: int) -> tuple[str, ...]:
   """The cameras of an entry's data that fill none of so many slots and are no examples."""
-  entry, known = opened.entry, opened.table.cameras
-  used = (tuple(entry.cameras) or known) if entry.views == "each" else filled(opened, count)
-  return tuple(name for name in known if name not in used)
+  entry, cameras = opened.entry, opened.table.cameras
+  used = (tuple(entry.cameras) or cameras) if entry.views == "each" else slot_cameras(opened, count)
+  return tuple(name for name in cameras if name not in used)

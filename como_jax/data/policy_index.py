@@ -119,7 +119,7 @@ class Examples:
       int(self.segment[group]), int(self.camera[group]), int(self.first[group]) + int(i) - before
     )
 
-  def runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  def frame_ranges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Runs of frames that are examples, in order; each frame once whatever its cameras.
 
     Returns:
@@ -134,18 +134,19 @@ class Examples:
 
   def rows(self) -> np.ndarray:
     """Rows of the table that hold an example, sorted."""
-    rows, of, begin = self.segments.all_rows()
+    rows, segment_of_row, first_frame = self.segments.all_rows()
     before = np.cumsum(self.segments.count) - self.segments.count
-    segment, first, last = self.runs()
-    begins = before[of] + begin  # of each row, among the frames of all segments one after the other
+    segment, first, last = self.frame_ranges()
+    # of each row, among the frames of all segments one after the other
+    starts = before[segment_of_row] + first_frame
     low, high = (
-      np.searchsorted(begins, before[segment] + frame, side="right") for frame in (first, last - 1)
+      np.searchsorted(starts, before[segment] + frame, side="right") for frame in (first, last - 1)
     )
-    return np.unique(rows[shards.spread(low - 1, high)])
+    return np.unique(rows[shards.concatenate_ranges(low - 1, high)])
 
 
 def chunk_edges(
-  times: FrameTimes, t: int, step_seconds: float, chunk: int
+  times: FrameTimes, t: int, step_seconds: float, action_horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Where the elements of a chunk of actions begin and end.
 
@@ -153,19 +154,21 @@ def chunk_edges(
     times: of the segment.
     t: its first frame.
     step_seconds: of an element; 0 = one frame.
-    chunk: K.
+    action_horizon: K.
 
   Returns:
     (edges int64 [K+1]: element k covers the frames edges[k] to edges[k + 1] (exclusive); valid bool
     [K]: it begins in the segment).
   """
   if step_seconds == 0:
-    edges = t + np.arange(chunk + 1)
+    edges = t + np.arange(action_horizon + 1)
     return np.minimum(edges, times.count), edges[:-1] < times.count
-  later, near = times.partners(np.full(chunk, t), step_seconds, steps=np.arange(1, chunk + 1))
+  later, near = times.partners(
+    np.full(action_horizon, t), step_seconds, steps=np.arange(1, action_horizon + 1)
+  )
   beyond = (
-    times.at(t) + np.arange(1, chunk + 1) * step_seconds
-    > times.at(times.count - 1) + times.interval / 2
+    times.seconds_at(t) + np.arange(1, action_horizon + 1) * step_seconds
+    > times.seconds_at(times.count - 1) + times.interval / 2
   )
   edges = np.concatenate([[t], np.where(beyond, times.count, later)])
   return edges, np.concatenate([[True], (near & ~beyond)[:-1]]) & (np.diff(edges) > 0)
@@ -183,12 +186,12 @@ def history_frames(times: FrameTimes, t: int, step_seconds: float, history: int)
   back = np.arange(history)[::-1]
   if step_seconds == 0:
     return np.maximum(t - back, 0)
-  return np.minimum(times.nearest(times.at(t) - back * step_seconds)[0], t)
+  return np.minimum(times.nearest(times.seconds_at(t) - back * step_seconds)[0], t)
 
 
 def select(
   table: shards.Table,
-  keep: np.ndarray,
+  split_mask: np.ndarray,
   *,
   split: str,
   episodes: tuple[int, ...] = (),
@@ -204,7 +207,7 @@ def select(
 
   Args:
     table: of the clips.
-    keep: bool [records], those of the split, see `index.select`.
+    split_mask: bool [records], those of the split, see `index.select`.
     split: its name.
     episodes: (first, last), last excluded; () = all.
     tasks: instructions; () = all.
@@ -218,11 +221,12 @@ def select(
       raise errors.UserError(
         f"{name}: no episode has the instruction {task!r}: {errors.nearest(task, table.tasks)}"
       )
+  mask = split_mask
   if tasks:
-    keep = keep & np.isin(np.array(table.tasks, object), tasks)[table.task]
+    mask = mask & np.isin(np.array(table.tasks, object), tasks)[table.task]
   if not episodes or split == "validation":
-    return keep
-  rows = np.flatnonzero(keep)
+    return mask
+  rows = np.flatnonzero(mask)
   _, key = np.unique(table.split_key[rows], return_inverse=True)
   # sorted by task
   pairs, appears, pair = np.unique(
@@ -232,16 +236,16 @@ def select(
   number = np.zeros(len(pairs), np.int64)
   number[np.lexsort((appears, task))] = np.arange(len(pairs)) - np.searchsorted(task, task)
   first, last = episodes
-  keep = keep.copy()
-  keep[rows] = ((first <= number) & (number < last))[pair]
-  return keep
+  mask = mask.copy()
+  mask[rows] = ((first <= number) & (number < last))[pair]
+  return mask
 
 
 def enumerate_examples(
   table: shards.Table,
   *,
-  split_keep: np.ndarray,
-  keep: np.ndarray,
+  split_mask: np.ndarray,
+  example_mask: np.ndarray,
   cameras: tuple[int, ...],
   views: str,
   actions: bool,
@@ -251,17 +255,17 @@ def enumerate_examples(
 
   Args:
     table: the clips.
-    split_keep: bool [R], the clips of the split: what an example may look at.
-    keep: bool [R], those of them whose frames are examples.
+    split_mask: bool [R], the clips of the split: what an example may look at.
+    example_mask: bool [R], those of them whose frames are examples.
     cameras: ids in `table.cameras`.
     views: see `PolicySet`.
     actions: whether actions are used.
     offset_seconds: of a latent motion (None without labels).
   """
-  segments = shards.segments(table, split_keep)
-  rows, segment, begin = segments.all_rows()
-  used = keep[rows]
-  rows, segment, first = rows[used], segment[used], begin[used]
+  segments = shards.segments(table, split_mask)
+  rows, segment, first_frame = segments.all_rows()
+  used = example_mask[rows]
+  rows, segment, first = rows[used], segment[used], first_frame[used]
   last = first + table.length[rows]
   acts = table.has_action[rows] & actions
   if acts.all():
@@ -271,9 +275,9 @@ def enumerate_examples(
   else:
     segment, first, last = _moving(segments, segment, first, last, acts, offset_seconds)
   joins = (segment[1:] == segment[:-1]) & (first[1:] == last[:-1])
-  begins = np.flatnonzero(np.concatenate([[True], ~joins])[: len(segment)])
-  ends = np.concatenate([begins[1:], [len(segment)]])[: len(begins)] - 1
-  segment, first, last = segment[begins], first[begins], last[ends]
+  starts = np.flatnonzero(np.concatenate([[True], ~joins])[: len(segment)])
+  ends = np.concatenate([starts[1:], [len(segment)]])[: len(starts)] - 1
+  segment, first, last = segment[starts], first[starts], last[ends]
   ids = np.array([-1]) if views == "together" else np.asarray(cameras, np.int64)
   order = np.lexsort(
     (np.tile(first, len(ids)), np.repeat(ids, len(first)), np.tile(segment, len(ids)))
@@ -300,12 +304,12 @@ def _moving(
   The `whole` ones are not cut. All columns are [n], in order.
   """
   before = np.cumsum(segments.count) - segments.count
-  of, start, count, _ = index.runs(segments, frames=2, offset=offset_seconds)
+  range_segment, start, count, _ = index.start_ranges(segments, frames=2, offset=offset_seconds)
   # among the frames of all segments one after the other, which no range crosses
-  start = before[of] + start
+  start = before[range_segment] + start
   low = np.where(whole, 0, np.searchsorted(start + count, before[segment] + first, side="right"))
   high = np.where(whole, 1, np.searchsorted(start, before[segment] + last, side="left"))
-  times, run = np.maximum(high - low, 0), shards.spread(low, high)
+  times, run = np.maximum(high - low, 0), shards.concatenate_ranges(low, high)
   segment, first, last, whole = (
     np.repeat(column, times) for column in (segment, first, last, whole)
   )

@@ -57,7 +57,7 @@ class PolicyMixture:
       raise errors.UserError("no data set is given")
     self.sets = [_fill_slots(policy_sets.open_set(entry), cameras) for entry in entries]
     policy_sets.check_one_model(self.sets)
-    self.slots = policy_facts.slot_names(self.sets, named=cameras, num_cameras=num_cameras)
+    self.slots = policy_facts.slot_names(self.sets, names=cameras, num_cameras=num_cameras)
     self.validation_fraction = validation_fraction
     self._splits: dict[str, list[policy_sets.SplitSet]] = {}
 
@@ -123,7 +123,7 @@ class PolicyMixture:
     self,
     layout: policy_layout.Layout,
     batching: Batching,
-    reading: ReadOptions = ReadOptions(),
+    read_options: ReadOptions = ReadOptions(),
     augment: Sequence[Callable] = (),
     *,
     split: str = "train",
@@ -131,28 +131,28 @@ class PolicyMixture:
     """Endless shuffled training batches, see `policy_pipeline.batches`."""
     policy_pipeline.check_augmentation(augment)
     _ = batching.local_rows  # checked before the examples are enumerated
-    return policy_pipeline.batches(self._loader(layout, split), batching, reading, augment)
+    return policy_pipeline.batches(self._loader(layout, split), batching, read_options, augment)
 
-  def evaluation(
+  def evaluation_examples(
     self,
     layout: policy_layout.Layout,
     batching: Batching,
-    reading: ReadOptions = ReadOptions(),
+    read_options: ReadOptions = ReadOptions(),
     *,
     split: str = "validation",
     max_examples: int | None = None,
-  ) -> policy_pipeline.Evaluation:
-    """Examples in a fixed order, see `policy_pipeline.evaluation`."""
-    return policy_pipeline.evaluation(
-      self._loader(layout, split), split, batching, reading, max_examples=max_examples
+  ) -> policy_pipeline.EvaluationExamples:
+    """Examples in a fixed order, see `policy_pipeline.evaluation_examples`."""
+    return policy_pipeline.evaluation_examples(
+      self._loader(layout, split), split, batching, read_options, max_examples=max_examples
     )
 
-  def _loader(self, layout: policy_layout.Layout, split: str) -> policy_examples.Loader:
+  def _loader(self, layout: policy_layout.Layout, split: str) -> policy_examples.ExampleLoader:
     """Loads the examples of a split. Raises `errors.UserError` where they do not fit the layout."""
     layout.check()
     for opened in self.sets:
       policy_examples.check_layout(opened, layout)
-    return policy_examples.Loader(layout, self.split(split))
+    return policy_examples.ExampleLoader(layout, self.split(split))
 
 
 def _fill_slots(opened: policy_sets.OpenedSet, slots: Sequence[str]) -> policy_sets.OpenedSet:

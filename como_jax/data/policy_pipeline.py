@@ -24,15 +24,15 @@ from como_jax.data.read_options import ReadOptions
 class _LoadTraining:
   """(data set, example number), generator -> sample."""
 
-  loader: policy_examples.Loader
+  loader: policy_examples.ExampleLoader
   change: tuple[Callable, ...]
-  damage: stream.CorruptionMonitor = dataclasses.field(default_factory=stream.CorruptionMonitor)
+  monitor: stream.CorruptionMonitor = dataclasses.field(default_factory=stream.CorruptionMonitor)
 
-  def __call__(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    def use(example):
-      return self.loader.sample(place[0], example, size=transforms.resized_to(self.change))
+  def __call__(self, element: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def load(example):
+      return self.loader.sample(element[0], example, size=transforms.resized_to(self.change))
 
-    sample, images = stream.read(self.loader.sets[place[0]], place[1], self.damage, use)
+    sample, images = stream.read(self.loader.sets[element[0]], element[1], self.monitor, load)
     return self.loader.finish(sample, images, self.change, rng)
 
 
@@ -49,9 +49,9 @@ def check_augmentation(augment: Sequence[Callable]) -> None:
 
 
 def batches(
-  loader: policy_examples.Loader,
+  loader: policy_examples.ExampleLoader,
   batching: Batching,
-  reading: ReadOptions = ReadOptions(),
+  read_options: ReadOptions = ReadOptions(),
   augment: Sequence[Callable] = (),
 ) -> stream.Batches:
   """Endless shuffled training batches of robots and videos mixed.
@@ -59,7 +59,7 @@ def batches(
   Args:
     loader: of the examples to draw from.
     batching: batch size, order and part of this process.
-    reading: processes and threads that load.
+    read_options: processes and threads that load.
     augment: transforms (see `transforms.build`), drawn for each camera, the same for its whole
       history. No mirroring.
 
@@ -79,51 +79,51 @@ def batches(
   load = _LoadTraining(loader, (*augment, transforms.Resize(loader.layout.image_size)))
   sizes = [len(opened.windows) for opened in loader.sets]
   weights = [opened.entry.weight for opened in loader.sets]
-  return stream.infinite_batches(sizes, weights, load, batching, reading)
+  return stream.infinite_batches(sizes, weights, load, batching, read_options)
 
 
 @dataclasses.dataclass
 class _LoadEvaluation:
   """Row number (beyond the last: padding) -> sample with ids."""
 
-  loader: policy_examples.Loader
-  places: np.ndarray  # [n, 2] data set, example
+  loader: policy_examples.ExampleLoader
+  locations: np.ndarray  # [n, 2] data set, example
   episode_ids: list[np.ndarray]  # by data set: id of each record's episode
   change: tuple[Callable, ...]
 
   def __call__(self, i: int) -> dict[str, np.ndarray]:
-    valid = i < len(self.places)
-    which, index = (int(v) for v in self.places[i if valid else 0])
-    opened = self.loader.sets[which]
+    valid = i < len(self.locations)
+    dataset, index = (int(v) for v in self.locations[i if valid else 0])
+    opened = self.loader.sets[dataset]
     example, damaged = opened.locate(index), False
     try:
       sample, images = (
-        self.loader.sample(which, example, size=transforms.resized_to(self.change))
+        self.loader.sample(dataset, example, size=transforms.resized_to(self.change))
         if valid
-        else self.loader.empty(which, example)
+        else self.loader.empty(dataset, example)
       )
-    except video.Unreadable as error:
+    except video.UnreadableError as error:
       warnings.warn(
         f"{opened.label}: an example cannot be read and is left out of the evaluation: {error}",
         stacklevel=2,
       )
-      sample, images = self.loader.empty(which, example)
+      sample, images = self.loader.empty(dataset, example)
       valid, damaged = False, True
     ids = {
       "valid": np.bool_(valid),
       "damaged": np.bool_(damaged),
-      "dataset": np.int32(which),
-      "episode": np.int32(self.episode_ids[which][opened.row(example)]),
+      "dataset": np.int32(dataset),
+      "episode": np.int32(self.episode_ids[dataset][opened.row(example)]),
       "time": np.int32(opened.windows.segments.start[example.segment] + example.t),
     }
     return self.loader.finish(sample, images, self.change, None) | ids
 
 
-class Evaluation:
-  """A fixed list of examples. `batches()` walks over it.
+class EvaluationExamples:
+  """A fixed list of examples. `batches()` iterates over it.
 
   Attributes:
-    size: number of examples. steps: batches of a walk.
+    size: number of examples. num_batches: batches that hold them.
     datasets, episodes: names behind the integer ids, the same in every process.
   """
 
@@ -132,13 +132,13 @@ class Evaluation:
     load: _LoadEvaluation,
     names: Mapping[str, list[str]],
     batching: Batching,
-    reading: ReadOptions,
+    read_options: ReadOptions,
   ):
-    """Walks over the places of `load`; `names` are of "datasets" and "episodes"."""
-    self._load, self._batching, self._reading = load, batching, reading
+    """Iterates over the locations of `load`; `names` are of "datasets" and "episodes"."""
+    self._load, self._batching, self._read_options = load, batching, read_options
     self.datasets, self.episodes = names["datasets"], names["episodes"]
-    self.size = len(load.places)
-    self.steps = -(-self.size // batching.batch_size)
+    self.size = len(load.locations)
+    self.num_batches = -(-self.size // batching.batch_size)
 
   def batches(self) -> stream.Batches:
     """All examples in order.
@@ -148,24 +148,26 @@ class Evaluation:
       example cannot be read: "damaged" bool [B]), and "dataset", "episode", "time" (frame number in
       the episode) int32 [B].
     """
-    return stream.walk(self._load, self.steps, self._batching, self._reading)
+    return stream.sequential_batches(
+      self._load, self.num_batches, self._batching, self._read_options
+    )
 
 
-def evaluation(
-  loader: policy_examples.Loader,
+def evaluation_examples(
+  loader: policy_examples.ExampleLoader,
   split: str,
   batching: Batching,
-  reading: ReadOptions = ReadOptions(),
+  read_options: ReadOptions = ReadOptions(),
   *,
   max_examples: int | None = None,
-) -> Evaluation:
+) -> EvaluationExamples:
   """Examples in a fixed order; the weights of the mixture play no part.
 
   Args:
     loader: of the examples.
     split: its name, for messages.
     batching: batch size and part of this process; the order is fixed.
-    reading: processes and threads that load.
+    read_options: processes and threads that load.
     max_examples: cap over all data sets: an equal share for each, spread evenly over its examples;
       None = every one.
 
@@ -178,21 +180,21 @@ def evaluation(
       f"no data set has an example in the split {split!r} "
       "(validation needs at least 2 episodes of a task; or set validation_fraction=0)"
     )
-  places = []
-  for which, take in enumerate(_shares(counts, max_examples)):
-    examples = ((np.arange(take) + 0.5) * counts[which] / max(take, 1)).astype(np.int64)
-    places.append(np.stack([np.full(take, which), examples], 1))
+  locations = []
+  for dataset, take in enumerate(_equal_shares(counts, max_examples)):
+    examples = ((np.arange(take) + 0.5) * counts[dataset] / max(take, 1)).astype(np.int64)
+    locations.append(np.stack([np.full(take, dataset), examples], 1))
   tables = [opened.table for opened in loader.sets]
   episodes = [name for table in tables for name in table.episodes]
   first = np.cumsum([0, *(len(table.episodes) for table in tables)])
-  ids = [(first[which] + table.episode).astype(np.int32) for which, table in enumerate(tables)]
+  ids = [(first[dataset] + table.episode).astype(np.int32) for dataset, table in enumerate(tables)]
   resize = (transforms.Resize(loader.layout.image_size),)
-  load = _LoadEvaluation(loader, np.concatenate(places), ids, resize)
+  load = _LoadEvaluation(loader, np.concatenate(locations), ids, resize)
   names = {"datasets": [opened.label for opened in loader.sets], "episodes": episodes}
-  return Evaluation(load, names, batching, reading)
+  return EvaluationExamples(load, names, batching, read_options)
 
 
-def _shares(counts: Sequence[int], total: int | None) -> list[int]:
+def _equal_shares(counts: Sequence[int], total: int | None) -> list[int]:
   """How many of each to take: equal shares, what a small one leaves over goes to the others."""
   shares, left = list(counts), sum(counts) if total is None else min(total, sum(counts))
   for done, i in enumerate(sorted(range(len(counts)), key=lambda i: counts[i])):

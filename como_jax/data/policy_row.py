@@ -49,7 +49,7 @@ class RowBuilder:
       )
     return [observations[0]] * (self.history - len(observations)) + list(observations)
 
-  def numbers(
+  def non_image_inputs(
     self, robot: str, state: np.ndarray | None, language: tuple[np.ndarray, np.ndarray]
   ) -> dict[str, Any]:
     """All of a row but its images.

@@ -85,7 +85,7 @@ class SplitSet:
     windows: its examples.
     slots: camera of each slot, "" = empty; of all cameras for views "each".
     labeled: cameras that have labels.
-    known: all cameras; camera ids are places in it.
+    all_cameras: of the data set; camera ids are indices into it.
   """
 
   entry: PolicySet
@@ -94,7 +94,7 @@ class SplitSet:
   windows: policy_index.Examples
   slots: tuple[str, ...]
   labeled: tuple[str, ...]
-  known: tuple[str, ...]
+  all_cameras: tuple[str, ...]
 
   @functools.cached_property
   def label(self) -> str:
@@ -112,12 +112,12 @@ class SplitSet:
     return self.windows.segments.table
 
   def locate(self, i: int) -> policy_index.Example:
-    """The place of example i."""
+    """The location of example i."""
     return self.windows[i]
 
   def cameras(self, example: policy_index.Example) -> tuple[tuple[str, ...], str]:
     """(camera of each slot, camera of the latent motion) of an example; "" = none."""
-    slots = self.slots if example.camera < 0 else (self.known[example.camera],)
+    slots = self.slots if example.camera < 0 else (self.all_cameras[example.camera],)
     return slots, next((name for name in slots if name in self.labeled), "")
 
   def row(self, example: policy_index.Example) -> int:
@@ -137,11 +137,11 @@ def open_split(opened: OpenedSet, split: Split, *, num_cameras: int) -> SplitSet
     errors.UserError: cameras or episodes that do not exist, or no example in the split.
   """
   entry, table = opened.entry, opened.table
-  chosen = _cameras(entry, table.cameras, opened.labeled, num_cameras)
-  split_keep = index.select(table, split.name, split.validation_fraction)
-  keep = policy_index.select(
+  camera_names = _cameras(entry, table.cameras, opened.labeled, num_cameras)
+  split_mask = index.select(table, split.name, split.validation_fraction)
+  example_mask = policy_index.select(
     table,
-    split_keep,
+    split_mask,
     split=split.name,
     episodes=tuple(entry.episodes),
     tasks=tuple(entry.tasks),
@@ -149,22 +149,23 @@ def open_split(opened: OpenedSet, split: Split, *, num_cameras: int) -> SplitSet
   )
   windows = policy_index.enumerate_examples(
     table,
-    split_keep=split_keep,
-    keep=keep,
-    cameras=tuple(table.cameras.index(name) for name in chosen if name),
+    split_mask=split_mask,
+    example_mask=example_mask,
+    cameras=tuple(table.cameras.index(name) for name in camera_names if name),
     views=entry.views,
     actions=bool(entry.robot),
     offset_seconds=float(opened.motions.manifest["offset_seconds"]) if opened.motions else None,
   )
   if not len(windows) and split.name != "validation":
-    raise errors.UserError(
-      f"{opened.label} ({split.name}): no example: {_why_none(entry, bool(keep.any()))}"
-    )
+    reason = _reason_without_examples(entry, bool(example_mask.any()))
+    raise errors.UserError(f"{opened.label} ({split.name}): no example: {reason}")
   segments = reader.SegmentReader(entry.path, windows.segments)
-  return SplitSet(entry, segments, opened.motions, windows, chosen, opened.labeled, table.cameras)
+  return SplitSet(
+    entry, segments, opened.motions, windows, camera_names, opened.labeled, table.cameras
+  )
 
 
-def _why_none(entry: PolicySet, has_episodes: bool) -> str:
+def _reason_without_examples(entry: PolicySet, has_episodes: bool) -> str:
   if has_episodes:
     return "no clip has actions" if entry.robot else "no episode is longer than the labels' offset"
   if entry.episodes:
@@ -174,17 +175,19 @@ def _why_none(entry: PolicySet, has_episodes: bool) -> str:
 
 
 def _cameras(
-  entry: PolicySet, known: tuple[str, ...], labeled: tuple[str, ...], num_cameras: int
+  entry: PolicySet, all_cameras: tuple[str, ...], labeled: tuple[str, ...], num_cameras: int
 ) -> tuple[str, ...]:
   """Cameras of an entry by name: one for each slot, or for "each" all that are examples."""
   for name in entry.cameras:
-    if name and name not in known:
+    if name and name not in all_cameras:
       raise errors.UserError(
-        f"{entry.label}: camera {name!r} does not exist: {errors.nearest(name, known)}"
+        f"{entry.label}: camera {name!r} does not exist: {errors.nearest(name, all_cameras)}"
       )
   if entry.views == "each":
-    chosen = tuple(dict.fromkeys(name for name in entry.cameras if name)) or known
-    useful = chosen if entry.robot else tuple(name for name in chosen if name in labeled)
+    camera_names = tuple(dict.fromkeys(name for name in entry.cameras if name)) or all_cameras
+    useful = (
+      camera_names if entry.robot else tuple(name for name in camera_names if name in labeled)
+    )
     without = [name for name in entry.cameras if name and name not in useful]
     if without:
       raise errors.UserError(
@@ -192,14 +195,14 @@ def _cameras(
         f"{errors.nearest(without[0], labeled)}"
       )
   else:
-    useful = tuple(entry.cameras) or known[:num_cameras]
+    useful = tuple(entry.cameras) or all_cameras[:num_cameras]
     if len(useful) > num_cameras:
       raise errors.UserError(
         f"{entry.label}: {len(useful)} cameras ({', '.join(useful)}) for {num_cameras} camera slots"
       )
   if not any(useful) or (not entry.robot and not set(useful) & set(labeled)):
     raise errors.UserError(
-      f"{entry.label}: none of the cameras {', '.join(useful or known)} has labels in "
+      f"{entry.label}: none of the cameras {', '.join(useful or all_cameras)} has labels in "
       f"{entry.labels}; it has: {', '.join(labeled)}"
     )
   return useful

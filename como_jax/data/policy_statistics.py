@@ -81,23 +81,23 @@ def _latent_statistics(sets: Sequence[SplitSet]) -> Statistics | None:
   shared = {path for path in used if used.count(path) > 1}
   count = sum(int(take.sum()) for *_, take in _labeled_frames(sets, shared, warn=False))
   total = Accumulator(_LATENT_SAMPLE, expected=count)
-  for opened, place, camera, take in _labeled_frames(sets, shared, warn=True):
+  for opened, location, camera, take in _labeled_frames(sets, shared, warn=True):
     motions = opened.motions
     assert motions is not None  # as its frames are labeled
     try:
-      moments = motions.moments(*place, camera)
+      moments = motions.moments(*location, camera)
       count = int(take.sum())
       if not count:
         continue
-      whole = count == int(motions.valid(*place, camera).sum())
+      whole = count == int(motions.valid(*location, camera).sum())
       if moments is None or not whole or not total.add_known(count, moments):
-        total.add(motions.z(*place, camera)[take])
-    except video.Unreadable as error:
+        total.add(motions.z(*location, camera)[take])
+    except video.UnreadableError as error:
       _warn_left_out(opened, error)
   return total.finish()
 
 
-def _warn_left_out(opened: SplitSet, error: video.Unreadable) -> None:
+def _warn_left_out(opened: SplitSet, error: video.UnreadableError) -> None:
   warnings.warn(
     f"{opened.label}: labels that cannot be read are left out of the statistics: {error}",
     stacklevel=4,
@@ -122,20 +122,22 @@ def _labeled_frames(
       continue
     cameras = list(dict.fromkeys(name for name in opened.slots if name in opened.labeled))
     for row, first, last in _clips(opened) if cameras else ():
-      place = opened.windows.segments.place(row)
+      location = opened.windows.segments.clip_location(row)
       for camera in cameras:
         try:
-          take = opened.motions.valid(*place, camera).copy()
-        except video.Unreadable as error:
+          take = opened.motions.valid(*location, camera).copy()
+        except video.UnreadableError as error:
           if warn:
             _warn_left_out(opened, error)
           continue
         take[: max(0, first)] = take[last:] = False
         if opened.entry.labels in shared:
-          done = counted.setdefault((opened.entry.labels, place, camera), np.zeros(len(take), bool))
+          done = counted.setdefault(
+            (opened.entry.labels, location, camera), np.zeros(len(take), bool)
+          )
           take &= ~done
           done |= take
-        yield opened, place, camera, take
+        yield opened, location, camera, take
 
 
 def _clips(opened: SplitSet) -> Iterator[tuple[int, int, int]]:
@@ -145,12 +147,12 @@ def _clips(opened: SplitSet) -> Iterator[tuple[int, int, int]]:
   """
   segments = opened.windows.segments
   for segment, first, last in zip(
-    *(column.tolist() for column in opened.windows.runs()), strict=True
+    *(column.tolist() for column in opened.windows.frame_ranges()), strict=True
   ):
     rows = range(segments.locate(segment, first)[0], segments.locate(segment, last - 1)[0] + 1)
     for row in rows:
-      begin = segments.begin(segment, row)
-      yield row, first - begin, last - begin
+      start = segments.first_frame(segment, row)
+      yield row, first - start, last - start
 
 
 def _accumulate(
@@ -158,7 +160,9 @@ def _accumulate(
 ) -> None:
   """Adds the frames of a data set's examples."""
   windows = opened.windows
-  for segment, first, last in zip(*(column.tolist() for column in windows.runs()), strict=True):
+  for segment, first, last in zip(
+    *(column.tolist() for column in windows.frame_ranges()), strict=True
+  ):
     table, row = windows.segments.table, windows.segments.locate(segment, first)[0]
     where = f"{opened.label}: episode {table.episodes[table.episode[row]]!r}"
     try:
@@ -169,16 +173,18 @@ def _accumulate(
         if step_seconds == 0
         else _step_ends(times, frames, step_seconds)
       )
-      action = opened.reader.numbers(segment, "action", first, int(stops.max()))
-      state = opened.reader.numbers(segment, "state", first, last)
-    except video.Unreadable as error:
+      action = opened.reader.read_array(segment, "action", first, int(stops.max()))
+      state = opened.reader.read_array(segment, "state", first, last)
+    except video.UnreadableError as error:
       warnings.warn(
         f"{where} is left out of the statistics, its numbers are damaged: {error}", stacklevel=3
       )
       continue
     try:
       if action is not None:
-        sums["action"].add(policy_examples.reduced(action, frames - first, stops - first, reduce))
+        sums["action"].add(
+          policy_examples.reduce_actions(action, frames - first, stops - first, reduce)
+        )
       if state is not None:
         sums["state"].add(state)
     except errors.UserError as error:
@@ -188,5 +194,7 @@ def _accumulate(
 def _step_ends(times: FrameTimes, frames: np.ndarray, step_seconds: float) -> np.ndarray:
   """The frames that a policy step ends before, as `policy_index.chunk_edges` has it."""
   later, _ = times.partners(frames, step_seconds)
-  beyond = times.at(frames) + step_seconds > times.at(times.count - 1) + times.interval / 2
+  beyond = (
+    times.seconds_at(frames) + step_seconds > times.seconds_at(times.count - 1) + times.interval / 2
+  )
   return np.maximum(np.where(beyond, times.count, later), frames + 1)

@@ -15,7 +15,7 @@ Where the rule comes from: benchmarks/input_pipeline.py, 224 px, on 2 CPU cores.
 - 1 and 4 threads cost the same CPU time (0.831 and 0.834 of raw decoding); more than one hides the
   time of reading from a disk.
 - Workers hand batches over in shared memory, and a full /dev/shm (64 MB in a container, if nobody
-  asked for more) kills them: they get half of what is free.
+  requested for more) kills them: they get half of what is free.
 None of these numbers changes a batch.
 """
 
@@ -85,10 +85,10 @@ def choose(
   host = f"CPU cores {cores}"
   if workers == AUTOMATIC:
     # a core for the process that feeds the devices
-    most = min(cores - 1, max(_WORKERS[codec] for codec in codecs) * accelerators)
-    workers = int(min(most, room // 3))  # a batch that is being used, two that wait
+    max_workers = min(cores - 1, max(_WORKERS[codec] for codec in codecs) * accelerators)
+    workers = int(min(max_workers, room // 3))  # a batch that is being used, two that wait
     workers = workers if workers > 1 else 0
-    if workers < most and most > 1:
+    if workers < max_workers and max_workers > 1:
       host += f", shared memory for {int(room)} batches"
   workers = _checked("workers", workers)
   if prefetch == AUTOMATIC:
@@ -104,10 +104,10 @@ def shared_room(batch_bytes: int) -> float:
   return shutil.disk_usage(SHARED).free / 2 // batch_bytes if SHARED.is_dir() else math.inf
 
 
-def reading_threads(asked: int, *, workers: int = 0) -> int:
+def reading_threads(requested: int, *, workers: int = 0) -> int:
   """Threads of each process that reads. Raises `errors.UserError`."""
   return _checked(
-    "threads", (_WORKER_THREADS if workers else _THREADS) if asked == AUTOMATIC else asked
+    "threads", (_WORKER_THREADS if workers else _THREADS) if requested == AUTOMATIC else requested
   )
 
 
@@ -127,7 +127,7 @@ def cores(root: str = "/") -> int:
   return max(1, int(min(len(_affinity()), _quota(pathlib.Path(root)))))
 
 
-def place() -> str:
+def core_set_id() -> str:
   """The same text in processes that share their cores.
 
   These have one machine (also in several containers) and one affinity.
@@ -154,9 +154,9 @@ def _quota(root: pathlib.Path) -> float:
       continue
     top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
     folder = top / path.lstrip("/")
-    for one in (folder, *folder.parents[: len(folder.parts) - len(top.parts)]):
-      limit = _words(one / "cpu.max") or _words(one / "cpu.cfs_quota_us") + _words(
-        one / "cpu.cfs_period_us"
+    for directory in (folder, *folder.parents[: len(folder.parts) - len(top.parts)]):
+      limit = _words(directory / "cpu.max") or _words(directory / "cpu.cfs_quota_us") + _words(
+        directory / "cpu.cfs_period_us"
       )
       if len(limit) == 2 and limit[0].isdecimal():  # "max" and -1 are no limit
         lowest = min(lowest, int(limit[0]) / int(limit[1]))

@@ -39,7 +39,7 @@ class ShardCache:
     self._lock = threading.Lock()
 
   def __getitem__(self, shard: int) -> shard_file.ShardFile:
-    """The shard of a number. Raises `video.Unreadable` naming the file."""
+    """The shard of a number. Raises `video.UnreadableError` naming the file."""
     shard = int(shard)
     with self._lock:
       if shard in self._files:
@@ -47,7 +47,7 @@ class ShardCache:
         return self._files[shard]
     entry = self._entries.get(shard)
     if entry is None:
-      raise video.Unreadable(f"{self._path}: the manifest lists no {shards.shard_name(shard)}")
+      raise video.UnreadableError(f"{self._path}: the manifest lists no {shards.shard_name(shard)}")
     opened = shard_file.ShardFile(os.path.join(self._path, entry["file"]), entry)
     with self._lock:
       self._files[shard] = opened
@@ -91,16 +91,16 @@ class SegmentReader:
     return self._times(segment)
 
   def _read_times(self, segment: int) -> FrameTimes:
-    return FrameTimes.of(
+    return FrameTimes.from_seconds(
       np.concatenate([self.clip_times(row) for row in self.segments.rows(segment)])
     )
 
   def clip_times(self, row: int) -> np.ndarray:
     """Seconds of the frames of a clip, by its row in the table."""
-    shard, clip = self.segments.place(row)
+    shard, clip = self.segments.clip_location(row)
     seconds = self.shards[shard].array(clip, shards.SECONDS)
     if seconds is None:
-      return self.segments.table.times(row).at(np.arange(self.segments.table.length[row]))
+      return self.segments.table.times(row).seconds_at(np.arange(self.segments.table.length[row]))
     return seconds
 
   def images(
@@ -116,7 +116,7 @@ class SegmentReader:
         a reduced size, see `frame_codec.reduction`. (0, 0) = decode at full size.
 
     Raises:
-      video.Unreadable: a frame is damaged. The message names file and clip.
+      video.UnreadableError: a frame is damaged. The message names file and clip.
     """
     size, by = self.frame_size(segment, camera, frames, to=to)
     out = np.empty((len(frames), -(-size[0] // by), -(-size[1] // by), 3), np.uint8)
@@ -138,10 +138,10 @@ class SegmentReader:
       ((height, width), the factor by which both may be divided).
 
     Raises:
-      video.Unreadable: the shard cannot be opened.
+      video.UnreadableError: the shard cannot be opened.
     """
     row, _ = self.segments.locate(segment, int(frames[0]) if len(frames) else 0)
-    shard, clip = self.segments.place(row)
+    shard, clip = self.segments.clip_location(row)
     file = self.shards[shard]
     size = file.size(clip, camera)
     return size, frame_codec.reduction(file.codec(camera), size, to)
@@ -159,21 +159,23 @@ class SegmentReader:
       by: the factor by which the decoded size is reduced, as `frame_size` returns it.
 
     Raises:
-      video.Unreadable: a frame is damaged. The message names file and clip.
+      video.UnreadableError: a frame is damaged. The message names file and clip.
     """
     locations = [self.segments.locate(segment, int(frame)) for frame in frames]
     for row in dict.fromkeys(row for row, _ in locations):
       indices = [i for i, location in enumerate(locations) if location[0] == row]
-      shard, clip = self.segments.place(row)
+      shard, clip = self.segments.clip_location(row)
       file, clip_frames = self.shards[shard], [locations[i][1] for i in indices]
       codec = file.codec(camera)
-      blobs = file.blobs(clip, camera, frame_codec.blob_numbers(codec, clip_frames))
+      blobs = file.blobs(clip, camera, frame_codec.blob_indices(codec, clip_frames))
       try:
         frame_codec.decode(codec, blobs, clip_frames, [out[i] for i in indices], by=by)
-      except video.Unreadable as error:
-        raise video.Unreadable(f"{file.path} clip {clip} camera {camera!r}: {error}") from error
+      except video.UnreadableError as error:
+        raise video.UnreadableError(
+          f"{file.path} clip {clip} camera {camera!r}: {error}"
+        ) from error
 
-  def numbers(self, segment: int, name: str, first: int, last: int) -> np.ndarray | None:
+  def read_array(self, segment: int, name: str, first: int, last: int) -> np.ndarray | None:
     """Reads an array (actions, for example) for a range of frames.
 
     Args:
@@ -188,13 +190,13 @@ class SegmentReader:
     first, last = max(0, first), min(last, self.segments.length(segment))
     parts = []
     for row in self.segments.rows(segment):
-      begin = self.segments.begin(segment, row)
-      stop = begin + int(self.segments.table.length[row])
-      if begin >= last or stop <= first:
+      start = self.segments.first_frame(segment, row)
+      stop = start + int(self.segments.table.length[row])
+      if start >= last or stop <= first:
         continue
-      shard, clip = self.segments.place(row)
+      shard, clip = self.segments.clip_location(row)
       array = self.shards[shard].array(clip, name)
       if array is None:
         return None
-      parts.append(array[max(first - begin, 0) : last - begin])
+      parts.append(array[max(first - start, 0) : last - start])
     return np.concatenate(parts) if parts else None

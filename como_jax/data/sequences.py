@@ -37,7 +37,7 @@ class Pairs:
   at_end: int
 
   @classmethod
-  def of(cls, seconds: times.FrameTimes, offset: float) -> "Pairs":
+  def from_times(cls, seconds: times.FrameTimes, offset: float) -> "Pairs":
     """The pairs of the frames of a segment.
 
     Args:
@@ -46,7 +46,9 @@ class Pairs:
     """
     frames = np.arange(len(seconds))
     second, valid = seconds.partners(frames, offset)
-    difference = np.where(valid, seconds.at(second) - seconds.at(frames), 0).astype(np.float32)
+    difference = np.where(valid, seconds.seconds_at(second) - seconds.seconds_at(frames), 0).astype(
+      np.float32
+    )
     left_out = seconds.valid_starts(offset, 2)[1]
     return cls(second, valid, difference, left_out, int((~valid).sum()) - left_out)
 
@@ -84,7 +86,7 @@ class Plan:
 
   def pairs(self, segment: int) -> Pairs:
     """The pairs of a segment."""
-    return Pairs.of(self.times(segment), self.offset_seconds)
+    return Pairs.from_times(self.times(segment), self.offset_seconds)
 
   def sequences(self, shard: int) -> list[Sequence]:
     """The sequences of a shard, in order of its clips, then of the cameras."""
@@ -131,7 +133,7 @@ def plan(
       f"{name}: {shards.RECORDS} does not list every clip of its shards: ingest it again"
     )
   segments = shards.segments(table)
-  if not len(index.runs(segments, frames=2, offset=offset_seconds)[0]):
+  if not len(index.start_ranges(segments, frames=2, offset=offset_seconds)[0]):
     longest = int(segments.count.argmax())
     interval = float(table.interval[segments.first_row[longest]])
     rate = f" at {1 / interval:.6g} frames a second" if interval else ""
@@ -147,7 +149,7 @@ def plan(
   result = Plan(
     segments, names, float(offset_seconds), table.explicit_times(rows) if len(rows) else {}, 0
   )
-  reach = index.frames_apart(table, offset_seconds, segments.first_row[segments.uniform])
+  reach = index.offset_in_frames(table, offset_seconds, segments.first_row[segments.uniform])
   for s in varying:
     pairs = result.pairs(int(s))
     reach.append(int((pairs.second - np.arange(len(pairs.second)))[pairs.valid].max(initial=0)))
@@ -176,14 +178,14 @@ class _LoadClip:
     segment, camera, row = self.locations[int(i)]
     segments, camera = self.reader.segments, self.cameras[camera]
     count = int(segments.table.length[row])
-    frames = segments.begin(segment, row) + np.arange(count)
+    frames = segments.first_frame(segment, row) + np.arange(count)
     try:
       return {
         "frames": self._read(segment, camera, frames),
         "readable": np.ones(count, bool),
         "damage": np.str_(""),
       }
-    except video.Unreadable as error:
+    except video.UnreadableError as error:
       damage = str(error).replace("\n", " ")
     images, readable = (
       np.zeros((count, self.resize.size, self.resize.size, 3), np.uint8),
@@ -193,7 +195,7 @@ class _LoadClip:
     for t in range(count if self._opens(segment, camera, frames) else 0):
       try:
         images[t], readable[t] = self._read(segment, camera, frames[t : t + 1])[0], True
-      except video.Unreadable:
+      except video.UnreadableError:
         continue
     return {"frames": images, "readable": readable, "damage": np.str_(damage)}
 
@@ -206,11 +208,11 @@ class _LoadClip:
     try:
       self.reader.frame_size(segment, camera, frames, to=(0, 0))
       return True
-    except video.Unreadable:
+    except video.UnreadableError:
       return False
 
 
-def walk(
+def iterate_clips(
   path: str,
   plan: Plan,
   sequences: abc.Iterable[Sequence],
@@ -248,7 +250,7 @@ def walk(
     transforms.Resize(image_size),
   )
 
-  def make(step: int) -> grain.MapDataset:
+  def make_dataset(step: int) -> grain.MapDataset:
     return grain.MapDataset.range(step, len(locations)).map(load)
 
-  return stream.Batches(make, step=0, workers=workers, threads=threads, prefetch=prefetch)
+  return stream.Batches(make_dataset, step=0, workers=workers, threads=threads, prefetch=prefetch)

@@ -194,7 +194,7 @@ class ShardFile:
         of the file.
 
     Raises:
-      video.Unreadable: the file is missing, truncated or damaged. The message names it.
+      video.UnreadableError: the file is missing, truncated or damaged. The message names it.
       errors.UserError: the file was written by another version.
     """
     self.path = path
@@ -203,7 +203,7 @@ class ShardFile:
       head = self._pread(0, _HEAD.size)
       magic, version = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0)
       if magic != MAGIC:
-        raise video.Unreadable(f"{path} is not a shard (wrong magic bytes)")
+        raise video.UnreadableError(f"{path} is not a shard (wrong magic bytes)")
       if version != VERSION:
         raise errors.UserError(
           f"{path} has version {version}, this program reads version {VERSION}"
@@ -212,7 +212,7 @@ class ShardFile:
       if entry is None:
         offset, length, checksum, magic = _TAIL.unpack(self._pread(size - _TAIL.size, _TAIL.size))
         if magic != MAGIC:
-          raise video.Unreadable(f"{path} is cut short (its end is missing)")
+          raise video.UnreadableError(f"{path} is cut short (its end is missing)")
       else:
         offset, length, checksum = (
           int(entry["index_offset"]),
@@ -220,19 +220,19 @@ class ShardFile:
           int(entry["index_xxh64"], 16),
         )
       if offset + length > size:
-        raise video.Unreadable(
+        raise video.UnreadableError(
           f"{path} is cut short: {size} bytes, its index ends at {offset + length}"
         )
       self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
       data = memoryview(self._map)[offset : offset + length]
       self.bytes_read = length
       if xxhash.xxh64_intdigest(data) != checksum:
-        raise video.Unreadable(f"{path}: the index is damaged (checksum differs)")
+        raise video.UnreadableError(f"{path}: the index is damaged (checksum differs)")
       self.index, self.text = _parse(data)
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
       if isinstance(error, errors.UserError):
         raise
-      raise video.Unreadable(f"{path}: {error}") from error
+      raise video.UnreadableError(f"{path}: {error}") from error
     lengths = self.index["length"].astype(np.int64)
     self._first_frame = np.concatenate([[0], np.cumsum(lengths)])
     self._first_blob = {
@@ -278,24 +278,24 @@ class ShardFile:
 
     Raises:
       IndexError: there is no such blob.
-      video.Unreadable: a blob is damaged.
+      video.UnreadableError: a blob is damaged.
     """
     sizes, checksums = self.index[f"size/{camera}"], self.index[f"checksum/{camera}"]
     firsts = self._first_blob[self.codec(camera)]
     base, count = int(firsts[clip]), int(firsts[clip + 1] - firsts[clip])
-    begin, position, blobs = int(self.index[f"offset/{camera}"][clip]), 0, {}
+    start, position, blobs = int(self.index[f"offset/{camera}"][clip]), 0, {}
     for run in _runs(sorted(set(map(int, numbers)))):
       if not 0 <= run[0] <= run[-1] < count:
         raise IndexError(f"blobs {run[0]} to {run[-1]} of a clip of {count}")
-      begin += int(sizes[base + position : base + run[0]].sum(dtype=np.int64))
+      start += int(sizes[base + position : base + run[0]].sum(dtype=np.int64))
       position = run[0]
       lengths = sizes[base + run[0] : base + run[-1] + 1].tolist()
-      data, inside = self._pread(begin, sum(lengths)), 0
+      data, inside = self._pread(start, sum(lengths)), 0
       self.bytes_read += len(data)
       for number, length in zip(run, lengths, strict=True):
         blob = data[inside : inside + length] if len(lengths) > 1 else data
         if xxhash.xxh64_intdigest(blob) != checksums[base + number]:
-          raise video.Unreadable(
+          raise video.UnreadableError(
             f"{self.path} clip {clip} camera {camera!r}: the checksum of blob {number} differs "
             "(damaged)"
           )
@@ -306,7 +306,7 @@ class ShardFile:
   def array(self, clip: int, name: str) -> np.ndarray | None:
     """A copy of an array of a clip, [T, D] or [T]; None when the clip does not have it.
 
-    Raises `video.Unreadable`.
+    Raises `video.UnreadableError`.
     """
     width = int(self.index[f"array_width/{name}"][clip]) if f"dtype/{name}" in self.text else 0
     if not width:
@@ -318,7 +318,9 @@ class ShardFile:
     )
     self.bytes_read += len(data)
     if xxhash.xxh64_intdigest(data) != self.index[f"array_checksum/{name}"][clip]:
-      raise video.Unreadable(f"{self.path} clip {clip}: the checksum of {name!r} differs (damaged)")
+      raise video.UnreadableError(
+        f"{self.path} clip {clip}: the checksum of {name!r} differs (damaged)"
+      )
     return np.frombuffer(data, dtype).reshape(shape).copy()
 
   def frame_fact(self, clip: int, name: str) -> np.ndarray:
@@ -336,7 +338,7 @@ class ShardFile:
     try:
       return os.pread(self._file.fileno(), size, max(0, offset))
     except OSError as error:
-      raise video.Unreadable(f"{self.path}: {error}") from error
+      raise video.UnreadableError(f"{self.path}: {error}") from error
 
 
 def _runs(numbers: Sequence[int]) -> list[list[int]]:
@@ -368,6 +370,6 @@ def _parse(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   body = data[8 + size :]
   arrays = {}
   for name, spec in header.items():
-    begin, end = spec["data_offsets"]
-    arrays[name] = np.frombuffer(body[begin:end], dtypes[spec["dtype"]]).reshape(spec["shape"])
+    start, end = spec["data_offsets"]
+    arrays[name] = np.frombuffer(body[start:end], dtypes[spec["dtype"]]).reshape(spec["shape"])
   return arrays, text

@@ -73,7 +73,7 @@ class WriteShard:
       name = self.source.names[i]
       try:
         raw, encoded = self._encode(i, unit, report)
-      except video.Unreadable as error:
+      except video.UnreadableError as error:
         quarantine.append({"name": name, "reason": str(error).replace("\n", " ")})
         report(Progress(i, done=True))
         continue
@@ -113,24 +113,24 @@ class WriteShard:
     """Episode i of the source, read and encoded.
 
     Raises:
-      video.Unreadable: it cannot be used, whatever the reason: a bad file must not stop the other
-        episodes.
+      video.UnreadableError: it cannot be used, whatever the reason: a bad file must not stop the
+        other episodes.
       errors.UserError: raised by the source.
       OSError: the disk is full, or too many files are open.
     """
     try:
       if i in unit.bad:
-        raise video.Unreadable(unit.bad[i])
+        raise video.UnreadableError(unit.bad[i])
       raw = self.source[i]
       return raw, episode_encoder.encode(
         raw, self.settings, lambda frames: report(Progress(i, frames))
       )
-    except (errors.UserError, video.Unreadable):
+    except (errors.UserError, video.UnreadableError):
       raise
     except Exception as error:
       if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE):
         raise
-      raise video.Unreadable(f"{type(error).__name__}: {error}") from error
+      raise video.UnreadableError(f"{type(error).__name__}: {error}") from error
 
 
 def _identity(raw: episodes.RawEpisode) -> dict[str, Any]:

@@ -253,7 +253,7 @@ def _uniform(parquet: pq.ParquetFile, rows: int) -> np.ndarray:
     for i in range(parquet.metadata.num_columns)
     if parquet.metadata.schema.column(i).path.startswith("seconds")
   )
-  is_null, begin = np.ones(rows, bool), 0
+  is_null, start = np.ones(rows, bool), 0
   for group in range(parquet.metadata.num_row_groups):
     size, statistics = (
       parquet.metadata.row_group(group).num_rows,
@@ -261,11 +261,11 @@ def _uniform(parquet: pq.ParquetFile, rows: int) -> np.ndarray:
     )
     # a column with only null values has no minimum
     if statistics is None or statistics.has_min_max:
-      row = begin
+      row = start
       for batch in parquet.iter_batches(_PART, row_groups=[group], columns=["seconds"]):
         is_null[row : row + len(batch)] = batch.column(0).is_null().to_numpy(zero_copy_only=False)
         row += len(batch)
-    begin += size
+    start += size
   return is_null
 
 
@@ -301,16 +301,16 @@ class Segments:
     return range(int(self.first_row[segment]), int(self.last_row[segment]))
 
   def all_rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`rows` and `begin` of all segments, in order.
+    """`rows` and `first_frame` of all segments, in order.
 
     Returns:
       (rows of the table, their segments, their first frames within the segment), int64 [n] each.
     """
     segment = np.repeat(np.arange(len(self)), self.last_row - self.first_row)
-    rows = spread(self.first_row, self.last_row)
+    rows = concatenate_ranges(self.first_row, self.last_row)
     return rows, segment, self.table.start[rows] - self.start[segment]
 
-  def begin(self, segment: int, row: int) -> int:
+  def first_frame(self, segment: int, row: int) -> int:
     """The first frame of a clip, as a number within the segment."""
     return int(self.table.start[row] - self.start[segment])
 
@@ -331,7 +331,7 @@ class Segments:
     row = bisect.bisect_right(self.table.start, number, low, high) - 1
     return row, number - int(self.table.start[row])
 
-  def place(self, row: int) -> tuple[int, int]:
+  def clip_location(self, row: int) -> tuple[int, int]:
     """(shard, clip within the shard) of a row of the table."""
     return int(self.table.shard[row]), int(self.table.clip[row])
 
@@ -345,20 +345,20 @@ class Segments:
     )
 
 
-def spread(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+def concatenate_ranges(first: np.ndarray, last: np.ndarray) -> np.ndarray:
   """Concatenates the ranges first[i] to last[i] (exclusive), int64 [sum of their lengths]."""
   count = np.maximum(last - first, 0)
   return np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
 
 
-def segments(table: Table, keep: np.ndarray | None = None) -> Segments:
+def segments(table: Table, clip_mask: np.ndarray | None = None) -> Segments:
   """The segments of a table.
 
   Args:
     table: the clips.
-    keep: clips to use, bool [R]; None = all. A clip that is left out ends a segment.
+    clip_mask: clips to use, bool [R]; None = all. A clip that is left out ends a segment.
   """
-  rows = np.flatnonzero(np.ones(len(table), bool) if keep is None else keep)
+  rows = np.flatnonzero(np.ones(len(table), bool) if clip_mask is None else clip_mask)
   if not len(rows):
     none = np.zeros(0, np.int64)
     return Segments(table, none, none, none, none, np.zeros(0, bool))
@@ -369,9 +369,9 @@ def segments(table: Table, keep: np.ndarray | None = None) -> Segments:
     & (table.shot[a] == table.shot[b])
     & (table.start[a] + table.length[a] == table.start[b])
   )
-  begins = np.flatnonzero(np.concatenate([[True], ~joined]))
-  ends = np.concatenate([begins[1:], [len(rows)]]) - 1
-  first, last = rows[begins], rows[ends] + 1
+  starts = np.flatnonzero(np.concatenate([[True], ~joined]))
+  ends = np.concatenate([starts[1:], [len(rows)]]) - 1
+  first, last = rows[starts], rows[ends] + 1
   expected = table.first[a] + table.length[a] * table.interval[a]
   steady = (
     table.uniform[a]
@@ -380,7 +380,7 @@ def segments(table: Table, keep: np.ndarray | None = None) -> Segments:
     & (np.abs(expected - table.first[b]) < 1e-6)
   )
   breaks = np.concatenate([[0], np.cumsum(joined & ~steady)])
-  uniform = table.uniform[first] & (breaks[ends] == breaks[begins])
+  uniform = table.uniform[first] & (breaks[ends] == breaks[starts])
   return Segments(
     table,
     first,

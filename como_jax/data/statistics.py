@@ -170,21 +170,21 @@ class Accumulator:
   """Computes statistics of rows [n, D] that are added in any number of pieces.
 
   Mean and standard deviation are merged exactly (Chan et al. 1979). The quantiles are exact for up
-  to `keep` rows. For more rows they come from every k-th row, so that memory is bounded and the
-  result is deterministic.
+  to `sample_size` rows. For more rows they come from every k-th row, so that memory is bounded and
+  the result is deterministic.
   """
 
-  def __init__(self, keep: int = 200_000, *, expected: int = 0):
+  def __init__(self, sample_size: int = 200_000, *, expected: int = 0):
     """Starts without rows.
 
     Args:
-      keep: largest number of rows in the sample for the quantiles.
+      sample_size: largest number of rows in the sample for the quantiles.
       expected: number of rows that will be added, if known. The sample then skips rows from the
         start. Its final content is the same.
     """
-    self._keep, self._step, self._held = keep, 1, 0
+    self._sample_size, self._step, self._held = sample_size, 1, 0
     self._sample: list[np.ndarray] = []
-    while -(-expected // self._step) > keep:
+    while -(-expected // self._step) > sample_size:
       self._step *= 2
     self._count = 0
     self._mean, self._squares = np.zeros(()), np.zeros(())
@@ -227,7 +227,7 @@ class Accumulator:
     self._squares = self._squares + squares + delta**2 * (self._count * count / total)
     self._mean, self._count = self._mean + delta * (count / total), total
     self._min, self._max = np.minimum(self._min, low), np.maximum(self._max, high)
-    while self._held > self._keep:
+    while self._held > self._sample_size:
       self._sample = [np.concatenate(self._sample)[::2]]
       self._held, self._step = len(self._sample[0]), self._step * 2
 

@@ -1,4 +1,4 @@
-"""Streams of samples as batches: shuffled without end or walked through once.
+"""Streams of samples as batches: shuffled without end, or in order once.
 
 A stream has a position and reads in threads and worker processes; a damaged sample is replaced.
 `pipeline` says in which order it is composed.
@@ -16,9 +16,9 @@ from absl import flags
 from grain import multiprocessing
 
 from como_jax import errors
-from como_jax.data import read_options, video
+from como_jax.data import video
 from como_jax.data.batching import Batching
-from como_jax.data.read_options import ReadOptions
+from como_jax.data.read_options import SHARED, ReadOptions
 
 _ENDLESS = 2**48  # samples; more than any run draws
 _REPLACEMENTS = 16  # windows tried in place of a damaged one
@@ -59,7 +59,7 @@ class CorruptionMonitor:
       )
 
 
-def read(opened: Any, i: int, damage: CorruptionMonitor, use: Callable[[Any], Any]) -> Any:
+def read(opened: Any, i: int, monitor: CorruptionMonitor, load: Callable[[Any], Any]) -> Any:
   """Reads window i; where one of its frames is damaged, another window instead.
 
   Which one follows from i by a hash, the same in every process.
@@ -67,8 +67,8 @@ def read(opened: Any, i: int, damage: CorruptionMonitor, use: Callable[[Any], An
   Args:
     opened: anything with `label`, `windows` (sized) and `locate(i)`.
     i: number of the window.
-    damage: counts reads and failures.
-    use: what `locate(i)` gives -> the result.
+    monitor: counts reads and failures.
+    load: what `locate(i)` gives -> the result.
 
   Raises:
     errors.UserError: too many records are damaged.
@@ -76,11 +76,11 @@ def read(opened: Any, i: int, damage: CorruptionMonitor, use: Callable[[Any], An
   first = None
   for attempt in range(_REPLACEMENTS):
     try:
-      damage.read()
-      return use(opened.locate(i))
-    except video.Unreadable as error:
+      monitor.read()
+      return load(opened.locate(i))
+    except video.UnreadableError as error:
       first = first or error
-      damage.record_failure(error)
+      monitor.record_failure(error)
       i = int(np.random.default_rng([i, attempt]).integers(len(opened.windows)))
   raise errors.UserError(
     f"{opened.label}: {_REPLACEMENTS} windows in a row are damaged, the first: {first}"
@@ -88,10 +88,10 @@ def read(opened: Any, i: int, damage: CorruptionMonitor, use: Callable[[Any], An
 
 
 def _capture_rng_state(
-  place: Any, rng: np.random.Generator
+  element: Any, rng: np.random.Generator
 ) -> tuple[Any, type[np.random.BitGenerator], Mapping[str, Any]]:
   """The element, and the kind and state of its generator, which Grain uses again."""
-  return place, type(rng.bit_generator), rng.bit_generator.state
+  return element, type(rng.bit_generator), rng.bit_generator.state
 
 
 @dataclasses.dataclass
@@ -122,14 +122,14 @@ class _BatchLoader:
   """Local batch number -> that batch."""
 
   elements: LocalElements
-  make: Callable[[list], dict[str, np.ndarray]]
+  make_batch: Callable[[list], dict[str, np.ndarray]]
 
   def __call__(self, i: int) -> dict[str, np.ndarray]:
     rows = self.elements.batching.local_rows
-    return self.make([self.elements(i * rows + row) for row in range(rows)])
+    return self.make_batch([self.elements(i * rows + row) for row in range(rows)])
 
 
-def _hand_over(batch: dict[str, Any]) -> dict[str, Any]:
+def _to_shared_memory(batch: dict[str, Any]) -> dict[str, Any]:
   """In a worker: its large arrays in shared memory, as Grain hands them over.
 
   Grain would copy them into a fresh mapping, whose pages the
@@ -140,16 +140,16 @@ def _hand_over(batch: dict[str, Any]) -> dict[str, Any]:
     errors.UserError: there is no room.
   """
   return {
-    name: _written(value)
+    name: _share(value)
     if isinstance(value, np.ndarray) and value.nbytes >= _LARGE and value.flags.c_contiguous
     else value
     for name, value in batch.items()
   }
 
 
-def _written(array: np.ndarray) -> Any:
+def _share(array: np.ndarray) -> Any:
   memory = shared_memory.SharedMemory(create=True, size=array.nbytes)
-  file = read_options.SHARED / memory.name.lstrip("/")
+  file = SHARED / memory.name.lstrip("/")
   if not file.exists():  # not Linux: Grain's way
     memory.close()
     memory.unlink()
@@ -183,14 +183,14 @@ class Batches:
 
   def __init__(
     self,
-    make: Callable[[int], grain.MapDataset],
+    make_dataset: Callable[[int], grain.MapDataset],
     *,
     step: int,
     workers: int,
     threads: int,
     prefetch: int,
   ):
-    self._make, self.step = make, step
+    self._make_dataset, self.step = make_dataset, step
     self._workers, self._threads, self._prefetch = workers, min(threads, max(prefetch, 1)), prefetch
     self._restarts = 0
     if workers > 0 and not flags.FLAGS.is_parsed():
@@ -204,9 +204,9 @@ class Batches:
     read = grain.ReadOptions(
       num_threads=self._threads, prefetch_buffer_size=ahead if self._threads else 0
     )
-    stream = self._make(self.step).to_iter_dataset(read)
+    stream = self._make_dataset(self.step).to_iter_dataset(read)
     if self._workers > 0:
-      stream = stream.map(_hand_over).mp_prefetch(
+      stream = stream.map(_to_shared_memory).mp_prefetch(
         grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=max(1, self._prefetch))
       )
     return iter(stream)
@@ -255,7 +255,7 @@ def infinite_batches(
   weights: Sequence[float],
   load: Any,
   batching: Batching,
-  reading: ReadOptions,
+  read_options: ReadOptions,
 ) -> Batches:
   """Shuffle, repeat, mix, load, slice by process, batch.
 
@@ -265,7 +265,7 @@ def infinite_batches(
     load: ((data set, number of the sample in it), generator) -> sample; or an object whose `batch`
       makes a batch of a list of those.
     batching: batch size, order and part of this process.
-    reading: processes and threads that load.
+    read_options: processes and threads that load.
   """
   local = batching.local_rows
   seeds = np.random.SeedSequence(batching.seed).generate_state(len(sizes) + 1, np.uint32)
@@ -277,7 +277,7 @@ def infinite_batches(
   batched = hasattr(load, "batch")
   stream = mixed.seed(int(seeds[-1])).random_map(_capture_rng_state if batched else load)
 
-  def make(step: int) -> grain.MapDataset:
+  def make_dataset(step: int) -> grain.MapDataset:
     # The generator of an element depends on its global number, so slicing by process comes after
     # the random map.
     elements = LocalElements(stream, dataclasses.replace(batching, start_step=step))
@@ -286,29 +286,34 @@ def infinite_batches(
     return grain.MapDataset.range(_ENDLESS).map(elements).batch(local)
 
   return Batches(
-    make,
+    make_dataset,
     step=batching.start_step,
-    workers=reading.workers,
-    threads=reading.threads,
-    prefetch=reading.prefetch,
+    workers=read_options.workers,
+    threads=read_options.threads,
+    prefetch=read_options.prefetch,
   )
 
 
-def walk(
-  load: Callable[[int], dict[str, Any]], steps: int, batching: Batching, reading: ReadOptions
+def sequential_batches(
+  load: Callable[[int], dict[str, Any]],
+  num_batches: int,
+  batching: Batching,
+  read_options: ReadOptions,
 ) -> Batches:
   """Batches of fixed rows in order, once.
 
   Args:
     load: row number -> sample; numbers beyond the last give padding.
-    steps: batches of the walk.
+    num_batches: how many.
     batching: batch size and part of this process.
-    reading: processes and threads that load.
+    read_options: processes and threads that load.
   """
-  local, numbers = batching.local_rows, range(steps * batching.batch_size)
+  local, numbers = batching.local_rows, range(num_batches * batching.batch_size)
 
-  def make(step: int) -> grain.MapDataset:
+  def make_dataset(step: int) -> grain.MapDataset:
     elements = LocalElements(numbers, dataclasses.replace(batching, start_step=step))
-    return grain.MapDataset.range((steps - step) * local).map(elements).map(load).batch(local)
+    return grain.MapDataset.range((num_batches - step) * local).map(elements).map(load).batch(local)
 
-  return Batches(make, step=0, workers=reading.workers, threads=reading.threads, prefetch=2)
+  return Batches(
+    make_dataset, step=0, workers=read_options.workers, threads=read_options.threads, prefetch=2
+  )

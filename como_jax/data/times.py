@@ -43,7 +43,7 @@ class FrameTimes:
   explicit: np.ndarray | None = None
 
   @classmethod
-  def of(cls, seconds: np.ndarray) -> "FrameTimes":
+  def from_seconds(cls, seconds: np.ndarray) -> "FrameTimes":
     """Makes `FrameTimes` of the times of all frames.
 
     They become uniform when all are within `UNIFORM_WITHIN` of a line.
@@ -74,7 +74,7 @@ class FrameTimes:
   def __len__(self) -> int:
     return self.count
 
-  def at(self, frames: np.ndarray | int) -> np.ndarray:
+  def seconds_at(self, frames: np.ndarray | int) -> np.ndarray:
     """Seconds of frames, float64."""
     return (
       self.first + np.asarray(frames) * self.interval
@@ -116,15 +116,15 @@ class FrameTimes:
     Returns:
       (frame numbers int64 [...], valid bool [...]).
 
-    >>> ten_a_second = FrameTimes.of(np.arange(5) / 10)
+    >>> ten_a_second = FrameTimes.from_seconds(np.arange(5) / 10)
     >>> found, valid = ten_a_second.partners(np.array([0, 1, 4]), 0.2)
     >>> found.tolist(), valid.tolist()
     ([2, 3, 4], [True, True, False])
     """
     frames = np.asarray(frames)
-    target = self.at(frames) + steps * offset
+    target = self.seconds_at(frames) + steps * offset
     partner, gap = self.nearest(target)
-    distance = np.abs(self.at(partner) - target)
+    distance = np.abs(self.seconds_at(partner) - target)
     near = distance <= np.minimum(gap / 2 + SLACK, FRACTION * offset) + _ROUNDING
     return partner, near & (np.sign(partner - frames) == np.sign(steps))
 
@@ -164,9 +164,9 @@ class FrameTimes:
     # Same result as `partners`. Scalars are faster than arrays of two or three values, and this
     # runs for every sample.
     if self.explicit is None:
-      begin = self.first + start * self.interval
+      start_seconds = self.first + start * self.interval
       return np.array(
-        [start, *(self._nearest(begin + k * offset) for k in range(1, frames))], np.int64
+        [start, *(self._nearest(start_seconds + k * offset) for k in range(1, frames))], np.int64
       )
     return np.concatenate(
       [[start], self.partners(np.full(frames - 1, start), offset, steps=np.arange(1, frames))[0]]
@@ -184,7 +184,7 @@ class FrameTimes:
     """Times of the frames first to last (exclusive)."""
     if self.explicit is None:
       return dataclasses.replace(self, first=self.first + first * self.interval, count=last - first)
-    return FrameTimes.of(self.explicit[first:last])
+    return FrameTimes.from_seconds(self.explicit[first:last])
 
   @property
   def rate(self) -> float:
@@ -288,7 +288,7 @@ def draw_jittered(
     offset: seconds.
     rng: source of randomness.
   """
-  target, reach = float(times.at(start)) + offset, FRACTION * offset + _ROUNDING
+  target, reach = float(times.seconds_at(start)) + offset, FRACTION * offset + _ROUNDING
   drawn = target + rng.uniform(-1.0, 1.0) * FRACTION * offset
   if times.explicit is None:  # few frames: scalars are faster, and this runs for every sample
     first, interval = times.first, times.interval
@@ -302,8 +302,8 @@ def draw_jittered(
   low, high = times.nearest(np.array([target - reach, target + reach]))[0]
   candidates = np.arange(max(low, start + 1), high + 1)
   candidates = candidates[
-    (candidates != partner) & (np.abs(times.at(candidates) - target) <= reach)
+    (candidates != partner) & (np.abs(times.seconds_at(candidates) - target) <= reach)
   ]
   if not len(candidates):
     return int(partner)
-  return int(candidates[np.argmin(np.abs(times.at(candidates) - drawn))])
+  return int(candidates[np.argmin(np.abs(times.seconds_at(candidates) - drawn))])

@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from como_jax.data.images import Unreadable
+from como_jax.data.images import UnreadableError
 
 # Size of a packet in bytes -> offset of its first byte: plain; with a time stamp before it; with a
 # checksum after it.
@@ -49,7 +49,7 @@ def check(path: str, pid: int, notes: list[str]) -> None:
     notes: receives a remark when the file ends inside a packet.
 
   Raises:
-    Unreadable: packets of the stream are missing or marked as damaged.
+    UnreadableError: packets of the stream are missing or marked as damaged.
   """
   stat = os.stat(path)
   packets = scan(path, pid, stat.st_size, stat.st_mtime_ns)
@@ -61,7 +61,7 @@ def check(path: str, pid: int, notes: list[str]) -> None:
     return
   if packets.lost:
     where = f"in {packets.lost} places, first at byte {packets.first}"
-    raise Unreadable(f"damaged: packets of the video are missing or broken {where}")
+    raise UnreadableError(f"damaged: packets of the video are missing or broken {where}")
   if packets.behind:
     notes.append(
       f"the last {packets.behind} bytes of the file are no packets of the transport stream and "
@@ -91,9 +91,9 @@ def scan(path: str, pid: int, length: int, changed: int) -> Packets | None:
     layout = _layout(np.frombuffer(file.read(204 * (_TESTED + 1)), np.uint8))
     if layout is None:
       return None
-    size, begin = layout
-    file.seek(begin)
-    lost_at, counter, position, end = [], None, begin, begin  # end: of the last packet
+    size, start = layout
+    file.seek(start)
+    lost_at, counter, position, end = [], None, start, start  # end: of the last packet
     while len(data := file.read(size * _CHUNK)) >= size:
       rows = np.frombuffer(data, np.uint8)[: len(data) // size * size].reshape(-1, size)
       bad, counter = _broken(rows[:, _SIZES[size] :], pid, counter)
@@ -122,10 +122,10 @@ def _layout(head: np.ndarray) -> tuple[int, int] | None:
   """
   best, result = 0.5, None
   for size, inside in _SIZES.items():
-    for begin in range(min(size, len(head) - inside)):
-      starts = head[begin + inside :: size][:_TESTED] == _SYNC
+    for start in range(min(size, len(head) - inside)):
+      starts = head[start + inside :: size][:_TESTED] == _SYNC
       if len(starts) > 1 and starts.mean() > best:
-        best, result = starts.mean(), (size, begin)
+        best, result = starts.mean(), (size, start)
   return result
 
 

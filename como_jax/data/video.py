@@ -1,7 +1,7 @@
 """Reads video files of any kind as frames with times, and collects the codecs of the shards.
 
 Frames are uint8 RGB [H, W, 3]. They are streamed: a video is never fully decoded into memory. A
-file is either read to its end or refused (`Unreadable`). Damaged or missing frames are always
+file is either read to its end or refused (`UnreadableError`). Damaged or missing frames are always
 reported, if the container or the decoder shows them.
 """
 
@@ -20,7 +20,7 @@ from como_jax.data.images import (
   DECODE_ERRORS,
   DECODING,
   Geometry,
-  Unreadable,
+  UnreadableError,
   decode_image,
   decode_jpeg,
   encode_jpeg,
@@ -39,7 +39,7 @@ __all__ = [
   "Geometry",
   "H264Encoder",
   "Info",
-  "Unreadable",
+  "UnreadableError",
   "decode_h264",
   "decode_image",
   "decode_jpeg",
@@ -92,17 +92,17 @@ def printable(path: str) -> str:
 
 
 def probe(path: str) -> Info:
-  """Reads the headers, and the times of the first packets. Raises `Unreadable`."""
+  """Reads the headers, and the times of the first packets. Raises `UnreadableError`."""
   times = video_stream.packet_times(path, limit=_PROBED)
   with video_stream.open_video(path) as (container, stream):
     gaps = np.diff(times)
     typical = gaps[np.abs(gaps - np.median(gaps)) <= 0.25 * np.median(gaps)] if len(gaps) else gaps
     fps = 1 / float(typical.mean()) if typical.sum() > 0 else video_stream.header_rate(stream)
-    end, begin = (
+    end, start = (
       video_end.declared_end(container, stream),
       (stream.start_time or 0) * (stream.time_base or 0),
     )
-    duration = max(0.0, end - float(begin))
+    duration = max(0.0, end - float(start))
     return Info(fps, stream.frames, duration, stream.format.name if stream.format else "")
 
 
@@ -110,12 +110,12 @@ def timeline(path: str) -> np.ndarray:
   """Times of all frames of a file in seconds since the first, float64 [T], increasing.
 
   They come from the packets, almost without decoding. The whole file is read once. The result is
-  cached for the last few files. Raises `Unreadable`.
+  cached for the last few files. Raises `UnreadableError`.
   """
   try:
     stat = os.stat(path)
   except OSError as error:
-    raise Unreadable("the file is missing") from error
+    raise UnreadableError("the file is missing") from error
   return _timeline(path, stat.st_size, stat.st_mtime_ns)
 
 
@@ -143,8 +143,8 @@ def read(
     options: only `hdr` is used.
 
   Raises:
-    Unreadable: the file is damaged, truncated or not a video. It may be raised after some frames;
-      the caller must then discard them.
+    UnreadableError: the file is damaged, truncated or not a video. It may be raised after some
+      frames; the caller must then discard them.
   """
   notes = [] if notes is None else notes
   convert, before, shortest, longest, where = None, None, np.inf, 0.0, 0.0
@@ -189,25 +189,25 @@ def read_at(
       reported in `notes`.
 
   Raises:
-    Unreadable: a time is more than two and a half local intervals from any frame (the video ends
-      too early), times decrease or are not finite, or decoding fails.
+    UnreadableError: a time is more than two and a half local intervals from any frame (the video
+      ends too early), times decrease or are not finite, or decoding fails.
   """
   seconds, notes = np.asarray(times, np.float64), [] if notes is None else notes
   if not len(seconds):
     return
   if not np.isfinite(seconds).all():
-    raise Unreadable(
+    raise UnreadableError(
       f"timestamp {int(np.argmin(np.isfinite(seconds)))} of {len(seconds)} is not finite"
     )
   if np.any(np.diff(seconds) < 0):
-    raise Unreadable("timestamps go backwards")
+    raise UnreadableError("timestamps go backwards")
   convert, far, interval = None, 0, _GAP
   shown, image = None, None
   for t, (nearest, distance, interval) in enumerate(_nearest(path, seconds, notes)):
     if nearest is None or distance > 2.5 * interval:
       end = "nothing decoded" if nearest is None else f"nearest frame at {nearest[0]:.3f} s"
       row = f"frame {t} of {len(seconds)} at {seconds[t]:.3f} s"
-      raise Unreadable(f"no video frame for {row} ({end}): the video is too short")
+      raise UnreadableError(f"no video frame for {row} ({end}): the video is too short")
     far += distance > 0.5 * interval + 1e-3
     if nearest is not shown or image is None:
       convert = convert or _converter(path, nearest[2], geometry, notes, options, untagged="ITU601")

@@ -140,12 +140,12 @@ class Converter:
     self._aspect = pixel_aspect if plausible else 1.0
     self._notes, self._label = [] if notes is None else notes, label
     if not plausible:
-      self._say(
+      self._add_note(
         f"{label}: pixels {pixel_aspect:.4g} times as wide as high are not believed: square "
         "ones were assumed"
       )
     elif abs(pixel_aspect - 1) > 0.01 and not geometry.size:
-      self._say(
+      self._add_note(
         f"{label}: pixels are {pixel_aspect:.4g} times as wide as high and were kept as they "
         "are stored"
       )
@@ -158,13 +158,13 @@ class Converter:
     """Converts a frame to uint8 [H, W, 3].
 
     Raises:
-      images.Unreadable: the frame size changes although the geometry keeps the source's size, or
-        the pixels cannot be converted.
+      images.UnreadableError: the frame size changes although the geometry keeps the source's size,
+        or the pixels cannot be converted.
     """
     try:
       return self._convert(frame)
     except images.DECODE_ERRORS as error:
-      raise images.Unreadable(
+      raise images.UnreadableError(
         f"pixels of format {frame.format.name!r} cannot be converted ({error})"
       ) from error
 
@@ -184,7 +184,7 @@ class Converter:
     image = image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
     return np.ascontiguousarray(self._geometry.finish(self._geometry.without_bars(image, *inner)))
 
-  def _say(self, text: str) -> None:
+  def _add_note(self, text: str) -> None:
     if text not in self._notes:
       self._notes.append(text)
 
@@ -196,11 +196,11 @@ class Converter:
         *self._size[::-1], *size[::-1]
       )
       if not self._geometry.size:
-        raise images.Unreadable(change)
-      self._say(f"{change}; all frames were scaled to one size")
+        raise images.UnreadableError(change)
+      self._add_note(f"{change}; all frames were scaled to one size")
     self._size = size
     if frame.interlaced_frame:
-      self._say("interlaced: both fields of a frame were kept as one picture")
+      self._add_note("interlaced: both fields of a frame were kept as one picture")
 
   def _orientation(self, frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     side_data = frame.side_data.get("DISPLAYMATRIX")
@@ -209,7 +209,7 @@ class Converter:
     matrix = np.frombuffer(bytes(side_data), np.int32, 9)
     transpose, flip_rows, flip_columns, exact = orientation(matrix)
     if not exact:
-      self._say("the display matrix is not a right angle: the nearest right angle was taken")
+      self._add_note("the display matrix is not a right angle: the nearest right angle was taken")
     return transpose, flip_rows, flip_columns
 
   def _rgb(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
@@ -222,7 +222,7 @@ class Converter:
         frame.format.has_palette or any(part.is_alpha for part in parts),
       )
       if images.is_deep_gray(name):
-        self._say(
+        self._add_note(
           f"{self._label}: gray pictures of {parts[0].bits} bits were scaled to 8 bits, as by a "
           "player"
         )
@@ -269,9 +269,9 @@ class Converter:
       return None
     named = f"{self._label}: high dynamic range, transfer function {_HDR[transfer]}"
     if self._hdr == "keep":
-      self._say(f"{named}: kept as it is, not tone-mapped")
+      self._add_note(f"{named}: kept as it is, not tone-mapped")
       return None
-    self._say(f"{named}: tone-mapped to SDR")
+    self._add_note(f"{named}: tone-mapped to SDR")
     if (transfer, primaries) not in self._tone_maps:
       self._tone_maps[transfer, primaries] = ToneMap(transfer, primaries)
     return self._tone_maps[transfer, primaries]

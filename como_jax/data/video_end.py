@@ -18,7 +18,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from como_jax.data.images import DECODE_ERRORS, Unreadable
+from como_jax.data.images import DECODE_ERRORS, UnreadableError
 
 if TYPE_CHECKING:
   from como_jax.data.video_pictures import Tally
@@ -46,10 +46,10 @@ def check(
     Remarks.
 
   Raises:
-    Unreadable: more was declared than read, or the last frame is not complete.
+    UnreadableError: more was declared than read, or the last frame is not complete.
   """
   if not tally.decoded:
-    raise Unreadable("the file holds no frame")
+    raise UnreadableError("the file holds no frame")
   kind, notes = container.format.name, []
   declared, arrived, spare = 0, tally.packets, 0
   if kind.startswith("mov"):
@@ -62,12 +62,12 @@ def check(
   if arrived < declared:
     counted = f"{declared} frames declared, {arrived} in the file"
     if arrived < declared - spare:
-      raise Unreadable(f"truncated: {counted}")
+      raise UnreadableError(f"truncated: {counted}")
     notes.append(f"{counted}: the last may be missing")
   declared = declared_end(container, stream) if kind.startswith(_DECLARING) else 0.0
   interval = 1 / rate
   if tally.end + interval < declared - max(2.5 * interval, 0.1):
-    raise Unreadable(f"truncated: {declared:.2f} s declared, {tally.end:.2f} s in the file")
+    raise UnreadableError(f"truncated: {declared:.2f} s declared, {tally.end:.2f} s in the file")
   if tally.end + interval * (0.25 if tally.lasting else 1.25) + 2e-3 < declared:
     notes.append(
       f"{declared:.2f} s declared, {tally.end:.2f} s in the file: the last frames may be missing"
@@ -89,27 +89,29 @@ def declared_end(container: InputContainer, stream: av.VideoStream) -> float:
 
 
 def time_base(stream: av.VideoStream) -> Fraction:
-  """Seconds of one unit of a stream's time stamps. Raises `Unreadable` when it is unknown."""
+  """Seconds of one unit of a stream's time stamps. Raises `UnreadableError` when it is unknown."""
   if stream.time_base is None:
-    raise Unreadable("the stream has time stamps, but no unit for them (time base)")
+    raise UnreadableError("the stream has time stamps, but no unit for them (time base)")
   return stream.time_base
 
 
 def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") -> list[str]:
   """Checks the last frame of a container that declares no length; returns remarks.
 
-  Raises `Unreadable` when the frame is not complete.
+  Raises `UnreadableError` when the frame is not complete.
   """
   position, packet = tally.position, tally.since_key[-1] if tally.since_key else None
   if position is None or packet is None:
     return []
   rest = os.path.getsize(path) - position - packet.size
   if rest and kind in _BY_SIZE:
-    raise Unreadable(
+    raise UnreadableError(
       f"truncated: {rest % packet.size} of {packet.size} bytes of the last frame are in the file"
     )
   if kind == "mjpeg" and not _ends_whole_jpeg(bytes(packet)):
-    raise Unreadable(f"truncated: the file ends inside the picture after frame {tally.decoded - 1}")
+    raise UnreadableError(
+      f"truncated: the file ends inside the picture after frame {tally.decoded - 1}"
+    )
   if stream.codec_context.name == "hevc" and annexb(kind):
     return _check_hevc(stream.codec_context, tally.since_key)
   if kind == "gif" and not bytes(packet).rstrip(b"\0").endswith(b";"):
@@ -141,12 +143,12 @@ def _check_hevc(context: av.VideoCodecContext, packets: list[av.Packet]) -> list
   it.
 
   Raises:
-    Unreadable: the last packet holds only a part of a picture.
+    UnreadableError: the last packet holds only a part of a picture.
   """
   if not packets[0].is_keyframe:
     return ["no key frame near the end: it is not known whether the last picture is whole"]
   if len({_last_picture(context, packets, filler) for filler in _FILLERS}) > 1:
-    raise Unreadable("truncated: the file ends inside its last picture")
+    raise UnreadableError("truncated: the file ends inside its last picture")
   *others, last = (len(_SLICE.findall(bytes(packet))) for packet in packets)
   if last < min(others, default=0):
     return [

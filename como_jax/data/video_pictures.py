@@ -12,7 +12,7 @@ from av.container import InputContainer
 from av.video.frame import PictureType
 
 from como_jax.data import ffmpeg_log, video_end
-from como_jax.data.images import DECODE_ERRORS, Unreadable
+from como_jax.data.images import DECODE_ERRORS, UnreadableError
 
 _SKIPPING = {
   "mpeg4",
@@ -84,7 +84,7 @@ def pictures(
     any_start: whether decoding starts with any packet, not with a key frame.
 
   Raises:
-    Unreadable: the decoder or the container reports damage, or gives no picture for a packet.
+    UnreadableError: the decoder or the container reports damage, or gives no picture for a packet.
   """
   decoder = _Decoder(container, stream, tally, entered=entered, any_start=any_start)
   try:
@@ -103,14 +103,14 @@ def pictures(
     if not tally.decoded:
       raise
     text = getattr(error, "strerror", None) or str(error)
-    raise Unreadable(f"decoding failed after frame {tally.decoded - 1} ({text})") from error
+    raise UnreadableError(f"decoding failed after frame {tally.decoded - 1} ({text})") from error
   lost = tally.expected - tally.decoded
   if lost > tally.optional:
-    raise Unreadable(f"damaged: {lost} of {tally.expected} packets gave no picture")
+    raise UnreadableError(f"damaged: {lost} of {tally.expected} packets gave no picture")
 
 
 def _packets(container: InputContainer, tally: Tally) -> Iterator[av.Packet]:
-  """Yields all packets of a container. Raises `Unreadable` when it reports damage."""
+  """Yields all packets of a container. Raises `UnreadableError` when it reports damage."""
   packets = container.demux()
   while True:
     with ffmpeg_log.errors() as log:
@@ -178,10 +178,12 @@ class _Decoder:
     return True
 
   def expect(self, packet: av.Packet) -> None:
-    """Counts the picture that a packet should give. Raises `Unreadable` for a broken packet."""
+    """Counts the picture that a packet should give. Raises `UnreadableError` if it is broken."""
     tally = self._tally
     if packet.is_corrupt and packet.size:
-      raise Unreadable(f"truncated or damaged: a broken packet after frame {tally.decoded - 1}")
+      raise UnreadableError(
+        f"truncated or damaged: a broken packet after frame {tally.decoded - 1}"
+      )
     if not packet.size or packet.is_discard or invisible(self._codec, packet):
       return
     tally.optional += self._codec in _SKIPPING and packet.size <= _SKIPPED_BYTES
@@ -195,7 +197,7 @@ class _Decoder:
       self._in_order.append(packet.pts)
 
   def decode(self, packet: "av.Packet[av.VideoStream]") -> Iterator[av.VideoFrame]:
-    """Yields the frames that a packet completes. Raises `Unreadable` when one is damaged."""
+    """Yields the frames that a packet completes. Raises `UnreadableError` when one is damaged."""
     tally = self._tally
     with ffmpeg_log.errors() as log:
       frames = packet.decode()
@@ -214,14 +216,14 @@ class _Decoder:
       if not tally.decoded:
         self._begin(frame)
       if frame.is_corrupt:
-        raise Unreadable(f"damaged: the decoder reports errors in frame {tally.decoded}")
+        raise UnreadableError(f"damaged: the decoder reports errors in frame {tally.decoded}")
       tally.decoded += 1
       yield frame
 
   def _begin(self, frame: av.VideoFrame) -> None:
-    """Notes the first picture. Raises `Unreadable` when it refers to others before it."""
+    """Notes the first picture. Raises `UnreadableError` when it refers to others before it."""
     if self._any_start and frame.pict_type not in (PictureType.NONE, PictureType.I):
-      raise Unreadable(
+      raise UnreadableError(
         "no key frame in the file: its first picture refers to others that it does not hold"
       )
     first = self._first = frame.pts
@@ -234,7 +236,7 @@ class _Decoder:
 def _refuse_damage(log: list[tuple[int, str, str]], tally: Tally) -> None:
   text = ffmpeg_log.damage(log)
   if text:
-    raise Unreadable(f"damaged: after frame {tally.decoded - 1} FFmpeg reports {text!r}")
+    raise UnreadableError(f"damaged: after frame {tally.decoded - 1} FFmpeg reports {text!r}")
 
 
 def _end(packet: av.Packet) -> float:

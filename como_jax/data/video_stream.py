@@ -18,7 +18,7 @@ from av.stream import Disposition
 from av.video.frame import PictureType
 
 from como_jax.data import ffmpeg_log, transport_stream, video_end, video_pictures
-from como_jax.data.images import DECODE_ERRORS, Unreadable
+from como_jax.data.images import DECODE_ERRORS, UnreadableError
 
 DEFAULT_RATE = 25.0  # frames per second of a stream without time stamps and without a declared rate
 # Largest number of consecutive frames without a usable time stamp that get interpolated times.
@@ -52,36 +52,36 @@ def reason(error: Exception) -> str:
 def open_video(path: str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
   """Context manager: the opened container of a file and its best video stream.
 
-  Raises `Unreadable`, also for errors inside the block.
+  Raises `UnreadableError`, also for errors inside the block.
   """
   if not os.path.isfile(path):
-    raise Unreadable("the file is missing")
+    raise UnreadableError("the file is missing")
   if not os.path.getsize(path):
-    raise Unreadable("the file is empty")
+    raise UnreadableError("the file is empty")
   try:
     with ffmpeg_log.errors() as log:
       container = av.open(os.path.abspath(path), metadata_errors="ignore")
     with container:
       message = ffmpeg_log.damage([line for line in log if line[1] == container.format.name])
       if message:  # some demuxers already read data when they open a file
-        raise Unreadable(f"damaged: FFmpeg reports {message!r}")
+        raise UnreadableError(f"damaged: FFmpeg reports {message!r}")
       yield container, _prepare(best_stream(container))
   except DECODE_ERRORS as error:
-    raise Unreadable(reason(error)) from error
+    raise UnreadableError(reason(error)) from error
 
 
 def best_stream(container: InputContainer) -> av.VideoStream:
   """Selects the video stream: not a cover picture; preferably marked as default; the largest.
 
-  Raises `Unreadable`.
+  Raises `UnreadableError`.
   """
   moving = [stream for stream in container.streams.video if not stream.disposition & _STILL]
   if not moving:
     covers = " (only a cover picture)" if container.streams.video else ""
-    raise Unreadable(f"no video stream in the file{covers}")
+    raise UnreadableError(f"no video stream in the file{covers}")
   known = [stream for stream in moving if stream.codec_context is not None]
   if not known:
-    raise Unreadable("no decoder for the video stream of the file")
+    raise UnreadableError("no decoder for the video stream of the file")
   return max(
     known,
     key=lambda stream: (
@@ -189,7 +189,7 @@ def _enter(
     try:
       container.seek(position, stream=stream)
       first = next(pictures, None)
-    except (Unreadable, *DECODE_ERRORS):
+    except (UnreadableError, *DECODE_ERRORS):
       # Try further back. If the file is damaged, the error is raised when it is read from there.
       first = None
     # A first picture that is not an intra picture was built up over several frames, and is not
@@ -214,7 +214,7 @@ def _timed(
   neighbors. If no frame has a time stamp, the rate of the header is used.
 
   Raises:
-    Unreadable: time stamps go back for more than a few frames.
+    UnreadableError: time stamps go back for more than a few frames.
   """
   held, missing, repaired, last, shift, step = [], 0, 0, None, 0.0, 1 / header_rate(stream)
   frames = iter(frames)
@@ -241,10 +241,12 @@ def _timed(
     if last is None and seconds is None:
       break  # none of the frames has a time
     if seconds is None:
-      raise Unreadable(
+      raise UnreadableError(
         f"more than {_HELD} frames in a row without a time stamp, up to frame {number}"
       )
-    raise Unreadable(f"time stamps go back from {last:.3f} s to {seconds:.3f} s at frame {number}")
+    raise UnreadableError(
+      f"time stamps go back from {last:.3f} s to {seconds:.3f} s at frame {number}"
+    )
   start = -step if last is None else last
   untimed = last is None and held
   for i, waiting in enumerate(itertools.chain(held, frames), 1):
@@ -264,7 +266,7 @@ def _timed(
 def packet_times(path: str, *, limit: int | None = None) -> np.ndarray:
   """Times of all frames (of the first `limit` packets) in seconds, increasing.
 
-  They come from the packets; at most one picture is decoded. Raises `Unreadable`.
+  They come from the packets; at most one picture is decoded. Raises `UnreadableError`.
   """
   with open_video(path) as (container, stream):
     codec, times, first_key, started = stream.codec_context.name, [], None, False

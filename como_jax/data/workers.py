@@ -49,7 +49,7 @@ class _Worker:
     child.close()
     self.unit, self.progress = None, None
 
-  def give(self, unit: Any) -> None:
+  def assign(self, unit: Any) -> None:
     """Sends a unit to the worker."""
     self.unit, self.progress = unit, None
     self.pipe.send(unit)
@@ -91,7 +91,7 @@ def run(
         if not idle:
           idle.append(_Worker(context, function))
           pool.append(idle[-1])
-        idle.pop().give(pending.pop())
+        idle.pop().assign(pending.pop())
       ready = connection.wait([worker.pipe for worker in pool if worker.unit is not None])
       for worker in [worker for worker in pool if worker.pipe in ready]:
         try:

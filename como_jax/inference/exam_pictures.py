@@ -44,7 +44,9 @@ def load(folder: pathlib.Path, model: Any, parameters: Any) -> pictures_lib.Pict
   """
   pictures = frames(folder, model.image_size)
   encode = jax.jit(
-    lambda images: model.features(parameters, pixels.normalize(images))[:, 1:].astype("float16")
+    lambda images: model.encode_frames(parameters, pixels.normalize(images))[:, 1:].astype(
+      "float16"
+    )
   )
 
   def tokens(images: np.ndarray) -> np.ndarray:
@@ -122,7 +124,9 @@ def moved_cells(
   """
   side = first.shape[1] // size
   cells_of = batched(
-    jax.jit(lambda first, second: flow.cells(flow.flow(first / 255, second / 255), side)),
+    jax.jit(
+      lambda first, second: flow.mean_per_cell(flow.optical_flow(first / 255, second / 255), side)
+    ),
     batch_size,
   )
   return cells_of(first, second).reshape(-1, side, side, 2)
@@ -152,12 +156,12 @@ def latents(
   @jax.jit
   def encode(parameters: Any, pictures: jax.Array) -> jax.Array:
     pictures = pixels.normalize(pictures)
-    tokens = model.features(parameters, pictures)
-    images, features = (
+    tokens = model.encode_frames(parameters, pictures)
+    images, pair_tokens = (
       tuple(values[:, side].reshape(-1, *values.shape[2:]) for side in sides)
       for values in (pictures, tokens)
     )
-    z = model.encode(parameters, *images, features=features).z
+    z = model.encode(parameters, *images, tokens=pair_tokens).z
     return z.reshape(len(pictures), len(pairs), -1)
 
   def encode_views(pictures: np.ndarray, indices: np.ndarray) -> jax.Array:

@@ -31,14 +31,14 @@ class DataToLabel(Protocol):
     folder: of their shards.
     manifest: description of the shards.
     offset: between the frames of a pair, as text.
-    loading: how frames are read.
+    read_options: how frames are read.
   """
 
   source: str
   folder: str
   manifest: dict[str, Any]
   offset: Any
-  loading: ReadOptions
+  read_options: ReadOptions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,18 +186,18 @@ def label_shards(
   left = sum(part.frames for part in missing)
   print(
     f"extract: {left} of {backlog.frames} frames in {len(backlog.todo)} of {backlog.shards} shards "
-    f"to label, {run.data.offset}, cameras {', '.join(run.plan.cameras)}; {run.data.loading}"
+    f"to label, {run.data.offset}, cameras {', '.join(run.plan.cameras)}; {run.data.read_options}"
   )
   meter = labeling.Meter()
   with (
-    sequences.walk(
+    sequences.iterate_clips(
       run.data.folder,
       run.plan,
       [sequence for part in missing for sequence in part.sequences],
       image_size=stream.image_size,
-      workers=run.data.loading.workers,
-      threads=run.data.loading.threads,
-      prefetch=run.data.loading.prefetch,
+      workers=run.data.read_options.workers,
+      threads=run.data.read_options.threads,
+      prefetch=run.data.read_options.prefetch,
     ) as clips,
     progress_bar(backlog.frames, process) as progress,
   ):

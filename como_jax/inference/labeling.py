@@ -22,19 +22,19 @@ class Meter:
   The first full batch compiles, so the clock starts behind it.
 
   Attributes:
-    begin: when the clock was started; None: not yet.
+    started: when the clock was started; None: not yet.
     frames: frames since then.
     waited: seconds spent waiting for frames since then.
     total: frames from the start.
   """
 
   def __init__(self):
-    self.begin: float | None = None
+    self.started: float | None = None
     self.frames, self.waited, self.total = 0, 0.0, 0
 
   def clip(self, frames: int, waited: float) -> None:
     """Counts one more clip."""
-    if self.begin is not None:
+    if self.started is not None:
       self.frames, self.waited = self.frames + frames, self.waited + waited
     self.total += frames
 
@@ -45,7 +45,7 @@ class Meter:
       stream: of the frames.
       processes: number of processes of the run.
     """
-    seconds = max(1e-9, time.monotonic() - self.begin) if self.begin else float("inf")
+    seconds = max(1e-9, time.monotonic() - self.started) if self.started else float("inf")
     return {
       "frames_per_s": round(self.frames / seconds, 2),
       "wait_share": round(min(1.0, self.waited / seconds), 4),
@@ -70,7 +70,7 @@ def label(
   Args:
     part: of the plan.
     plan: of the data.
-    clips: of `sequences.walk`, standing at the part's first one; it is left behind its last one.
+    clips: of `sequences.iterate_clips`, at the first clip of the part; afterwards behind its last.
     stream: at its start.
     meter: told of each clip.
     progress: a progress bar (tqdm), told of each clip.
@@ -93,20 +93,20 @@ def label(
       clip = next(clips)
       count = len(clip["frames"])
       meter.clip(count, time.monotonic() - before)
-      begin = plan.segments.begin(sequence.segment, row)
-      readable[begin : begin + count] = clip["readable"]
+      start = plan.segments.first_frame(sequence.segment, row)
+      readable[start : start + count] = clip["readable"]
       if not clip["readable"].all():
         result.damaged.append(_damage(clip, row, sequence.camera, plan.segments.table.path))
-      complete = slice(*np.searchsorted(second, [begin, begin + count]))
+      complete = slice(*np.searchsorted(second, [start, start + count]))
       tickets = [
-        (added - begin + t, added - begin + partner, (motion, t, pairs.difference[t]))
+        (added - start + t, added - start + partner, (motion, t, pairs.difference[t]))
         for t, partner in zip(first[complete].tolist(), second[complete].tolist(), strict=True)
         if readable[t] and readable[partner]
       ]
       _keep(stream.add(clip["frames"], tickets))
       added += count
-      if meter.begin is None and stream.encoded:
-        meter.begin = time.monotonic()
+      if meter.started is None and stream.encoded:
+        meter.started = time.monotonic()
       progress.update(count)
   _keep(stream.finish())
   return result
@@ -164,8 +164,8 @@ def write(
       counts["left_out"] += pairs.left_out
       counts["at_end"] += pairs.at_end
       for row in plan.segments.rows(sequence.segment):
-        begin = plan.segments.begin(sequence.segment, row)
-        frames = slice(begin, begin + int(table.length[row]))
+        start = plan.segments.first_frame(sequence.segment, row)
+        frames = slice(start, start + int(table.length[row]))
         by_row.setdefault(row, {})[sequence.camera] = labels.Motion(
           *(array[frames] for array in motion)
         )

@@ -1,8 +1,8 @@
 """A stream of frames through a frozen motion model, which encodes each frame once.
 
-The features of a frame wait on the device for the frame that is n later, and the pair becomes a
+The tokens of a frame wait on the device for the frame that is n later, and the pair becomes a
 latent motion. Both programs have one shape each, so each is compiled once: `batch_size` frames to
-features, `pairs_batch` pairs to z. The features are in a ring of whole batches that both read and
+tokens, `pairs_batch` pairs to z. The tokens are in a ring of whole batches that both read and
 write on the device; only frames go in and only z comes out.
 
 Legend: B frames of a batch, P pairs of a batch, R batches in the ring, N patches, D width, H W
@@ -72,7 +72,9 @@ class LatentStream:
     self._encode = jax.jit(self._encode_batch, donate_argnums=1, out_shardings=spread)
     self._pair = jax.jit(self._pair_batch, out_shardings=mesh_lib.replicated(mesh))
     frames = jax.ShapeDtypeStruct((batch_size, self.image_size, self.image_size, 3), jnp.uint8)
-    tokens = jax.eval_shape(lambda p, x: model.features(p, pixels.normalize(x)), needed, frames)
+    tokens = jax.eval_shape(
+      lambda p, x: model.encode_frames(p, pixels.normalize(x)), needed, frames
+    )
     stored = {"tokens": tokens} | ({"frames": frames} if self._difference else {})
     self._ring = {
       name: jnp.zeros((self._slots, *leaf.shape), leaf.dtype, device=spread)
@@ -177,7 +179,10 @@ class LatentStream:
 
   def _encode_batch(self, params, ring, frames, slot):
     with rules.activations(self._mesh):
-      new = {"tokens": self._model.features(params, pixels.normalize(frames)), "frames": frames}
+      new = {
+        "tokens": self._model.encode_frames(params, pixels.normalize(frames)),
+        "frames": frames,
+      }
       return {
         name: jax.lax.dynamic_update_index_in_dim(batches, new[name], slot, 0)
         for name, batches in ring.items()
@@ -191,6 +196,6 @@ class LatentStream:
       )
       if self._difference:
         images = pixels.normalize(first["frames"]), pixels.normalize(second["frames"])
-      else:  # the features say it all; XLA drops the images
+      else:  # the tokens are enough; XLA drops the images
         images = (jnp.zeros((self._pairs, self.image_size, self.image_size, 3)),) * 2
-      return self._model.encode(params, *images, features=(first["tokens"], second["tokens"])).z
+      return self._model.encode(params, *images, tokens=(first["tokens"], second["tokens"])).z

@@ -84,15 +84,13 @@ class MotionEvaluator:
 
   def _latents(self, params, frames, pictures=False):
     model, images = self._model, pixels.normalize(frames)
-    tokens = model.features(params, images)
+    tokens = model.encode_frames(params, images)
 
     def motion(a, b):
-      return model.encode(
-        params, images[:, a], images[:, b], features=(tokens[:, a], tokens[:, b])
-      ).z
+      return model.encode(params, images[:, a], images[:, b], tokens=(tokens[:, a], tokens[:, b])).z
 
     z = motion(1, 2)
-    predicted = model.decode(params, images[:, 1], z, features=tokens[:, 1])["pixels"]
+    predicted = model.decode(params, images[:, 1], z, tokens=tokens[:, 1])["pixels"]
     result = {
       "z": z,
       "past": motion(0, 1),
@@ -103,10 +101,10 @@ class MotionEvaluator:
 
   def _motion(self, params, frames):
     images = pixels.normalize(frames[:, 1:])
-    tokens = self._model.features(next(iter(params.values())), images)
+    tokens = self._model.encode_frames(next(iter(params.values())), images)
     pair = tokens[:, 0], tokens[:, 1]
     z = {
-      name: self._model.encode(values, images[:, 0], images[:, 1], features=pair).z
+      name: self._model.encode(values, images[:, 0], images[:, 1], tokens=pair).z
       for name, values in params.items()
     }
     return {"z": z, "pictures": summary(tokens)}
@@ -116,7 +114,7 @@ class MotionEvaluator:
     z = self._model.encode(params, images[:, 0], images[:, 1]).z
     return pixels.denormalize(self._model.decode(params, images[:, 2], z)["pixels"]).clip(0, 1)
 
-  def labels(self, params: Mapping[str, Any], windows: evaluation.Evaluation) -> Labels:
+  def labels(self, params: Mapping[str, Any], windows: evaluation.EvaluationWindows) -> Labels:
     """Computes only z of t -> t + n for several models, in one pass over the windows.
 
     Args:
@@ -130,7 +128,7 @@ class MotionEvaluator:
     return Labels(out["z"], out["pictures"], _stacked([columns for _, columns in parts]))
 
   def __call__(
-    self, params, windows: evaluation.Evaluation, *, pictures: bool = False
+    self, params, windows: evaluation.EvaluationWindows, *, pictures: bool = False
   ) -> MotionEvaluation:
     """Computes everything in one pass over the windows.
 
@@ -151,7 +149,7 @@ class MotionEvaluator:
       **_stacked(latents), frames=reconstruction.summarize(errors), columns=_stacked(columns)
     )
 
-  def _batches(self, run, params, windows: evaluation.Evaluation):
+  def _batches(self, run, params, windows: evaluation.EvaluationWindows):
     """Yields (frames, results of `run`, columns) of each batch.
 
     Padding and windows that cannot be read are left out.
@@ -161,7 +159,7 @@ class MotionEvaluator:
     """
     params, damaged = jax.device_put(params), 0
     with windows.batches() as batches:
-      for _ in range(windows.steps):
+      for _ in range(windows.num_batches):
         batch = next(batches)
         valid, frames = batch.pop("valid"), batch.pop("frames")
         damaged += int(batch.pop("damaged").sum())

@@ -33,8 +33,8 @@ class Probed:
 def probe(
   evaluator: motion_evaluator.MotionEvaluator,
   params: Mapping[str, Any],
-  windows: evaluation.Evaluation,
-  fit_windows: evaluation.Evaluation,
+  windows: evaluation.EvaluationWindows,
+  fit_windows: evaluation.EvaluationWindows,
   *,
   names: probe_targets.Names,
   state_names: Mapping[str, str],

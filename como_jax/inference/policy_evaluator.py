@@ -56,7 +56,7 @@ class PolicyEvaluator:
 
     Args:
       params: parameters of the model.
-      held_out: the examples (`data.policy_pipeline.Evaluation`).
+      held_out: the examples (`data.policy_pipeline.EvaluationExamples`).
 
     Returns:
       Those of the following for which there are examples: "action_mse", "action_mse_first" (first
@@ -71,7 +71,7 @@ class PolicyEvaluator:
         sums[name] = sums.get(name, np.zeros(2)) + [float((error * mask).sum()), float(mask.sum())]
 
     with held_out.batches() as batches:
-      for step in range(held_out.steps):
+      for step in range(held_out.num_batches):
         batch = next(batches)
         valid, key = batch["valid"], rng.key(0, "score", step)
         seen = {

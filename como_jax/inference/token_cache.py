@@ -44,7 +44,7 @@ class TokenCache:
     """Starts with no images.
 
     Args:
-      model: has `tokens(params, images)`.
+      model: has `encode_images(params, images)`.
       params: with "encoder".
       batch_size: images of one pass; the number is constant, so that the tokens of an image do not
         depend on the other images of the pass.
@@ -56,7 +56,7 @@ class TokenCache:
     self._names, self._kept = dict(names), kept
 
     def encode(params, images):
-      tokens = model.tokens(params, images[:, None, None])[:, 0, 0]
+      tokens = model.encode_images(params, images[:, None, None])[:, 0, 0]
       return tokens if dtype is None else tokens.astype(dtype)
 
     self._encode = jax.jit(encode)
@@ -103,17 +103,17 @@ class TokenCache:
     }
     return {**self._rest(batch), **tokens}
 
-  def fill(self, walk: Any) -> "TokenCache":
-    """Encodes all images of a walk beforehand.
+  def fill(self, examples: Any) -> "TokenCache":
+    """Encodes all images of the examples beforehand.
 
     Args:
-      walk: `Evaluation` of `data.policy_pipeline` or `data.evaluation`.
+      examples: `EvaluationExamples` or `EvaluationWindows`.
 
     Returns:
       This cache.
     """
-    with walk.batches() as batches:
-      for _ in tqdm.trange(walk.steps, desc="tokens", unit="batch", mininterval=10.0):
+    with examples.batches() as batches:
+      for _ in tqdm.trange(examples.num_batches, desc="tokens", unit="batch", mininterval=10.0):
         self(next(batches))
     print(f"image tokens: {len(self)} images encoded, once")
     return self

@@ -36,13 +36,13 @@ def build(section: Any, *, cache: bool = True) -> Encoder:
       raise errors.UserError(
         f"language.weights is {settings.weights!r}, but language.kind 'hash' has no weights"
       )
-    tokens = 1 if settings.pooled else settings.num_tokens
+    num_tokens = 1 if settings.pooled else settings.num_tokens
     return Encoder(
       functools.partial(
-        hashing.hash_words, width=settings.width, tokens=None if settings.pooled else tokens
+        hashing.hash_words, width=settings.width, num_tokens=None if settings.pooled else num_tokens
       ),
       width=settings.width,
-      tokens=tokens,
-      fingerprint=f"hash-{settings.width}-{'pooled' if settings.pooled else tokens}",
+      num_tokens=num_tokens,
+      fingerprint=f"hash-{settings.width}-{'pooled' if settings.pooled else num_tokens}",
     )
   return frozen.build(settings, kind, on_disk=cache)

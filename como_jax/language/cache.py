@@ -11,20 +11,20 @@ import xxhash
 from absl import logging
 
 
-def folder_of(fingerprint: str) -> pathlib.Path:
+def cache_folder(fingerprint: str) -> pathlib.Path:
   """The cache of an encoder, in $COMO_JAX_CACHE/language or ~/.cache/como_jax/language."""
   root = os.environ.get("COMO_JAX_CACHE") or os.path.join(pathlib.Path.home(), ".cache", "como_jax")
   return pathlib.Path(root) / "language" / fingerprint
 
 
-def entry(folder: pathlib.Path, text: str) -> pathlib.Path:
+def entry_path(folder: pathlib.Path, text: str) -> pathlib.Path:
   """The file of a text."""
   return folder / f"{xxhash.xxh3_128_hexdigest(text.encode('utf-8', 'replace'))}.npz"
 
 
-def read(folder: pathlib.Path, text: str, tokens: int, width: int) -> np.ndarray | None:
+def read(folder: pathlib.Path, text: str, num_tokens: int, width: int) -> np.ndarray | None:
   """Reads a cached embedding; None if it is missing or damaged (the archive has checksums)."""
-  path = entry(folder, text)
+  path = entry_path(folder, text)
   try:
     with np.load(path, allow_pickle=False) as file:
       stored, value = bytes(file["text"]), np.array(file["tokens"])
@@ -44,14 +44,14 @@ def read(folder: pathlib.Path, text: str, tokens: int, width: int) -> np.ndarray
     value.dtype == np.float32
     and value.ndim == 2
     and value.shape[1] == width
-    and len(value) <= tokens
+    and len(value) <= num_tokens
   )
   return value if good and stored == text.encode("utf-8", "replace") else None
 
 
 def write(folder: pathlib.Path, text: str, value: np.ndarray) -> None:
   """Stores an embedding atomically; if that fails, later runs are only slower."""
-  path = entry(folder, text)
+  path = entry_path(folder, text)
   new = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}.new")
   try:
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ class Encoder:
   """Encodes texts: texts -> (tokens float32 [n, L, E], mask bool [n, L]).
 
   Attributes:
-    width, tokens: E and L.
+    width, num_tokens: E and L.
     fingerprint: changes with the weights, the tokenizer and every setting that changes embeddings.
   """
 
@@ -39,7 +39,7 @@ class Encoder:
     embed: Callable[[Sequence[str]], list[np.ndarray]],
     *,
     width: int,
-    tokens: int,
+    num_tokens: int,
     fingerprint: str,
     cache: pathlib.Path | None = None,
   ):
@@ -47,7 +47,7 @@ class Encoder:
 
     `cache` is its folder; None: no cache on disk. For the other parameters see the class.
     """
-    self.width, self.tokens, self.fingerprint = width, tokens, fingerprint
+    self.width, self.num_tokens, self.fingerprint = width, num_tokens, fingerprint
     self._embed, self._cache = embed, cache
     self._memory: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
 
@@ -57,8 +57,8 @@ class Encoder:
       raise errors.UserError(f"the language encoder takes a list of texts, not {texts!r:.80}")
     stripped = [text.strip() for text in texts]
     embeddings = self._lookup(list(dict.fromkeys(text for text in stripped if text)))
-    tokens = np.zeros((len(texts), self.tokens, self.width), np.float32)
-    mask = np.zeros((len(texts), self.tokens), bool)
+    tokens = np.zeros((len(texts), self.num_tokens, self.width), np.float32)
+    mask = np.zeros((len(texts), self.num_tokens), bool)
     for row, text in enumerate(stripped):
       if text:
         length = len(embeddings[text])
@@ -88,5 +88,7 @@ class Encoder:
     if text in self._memory:
       return self._memory[text]
     return (
-      None if self._cache is None else cache_lib.read(self._cache, text, self.tokens, self.width)
+      None
+      if self._cache is None
+      else cache_lib.read(self._cache, text, self.num_tokens, self.width)
     )

@@ -72,9 +72,9 @@ def build(settings: Settings, kind: str, *, on_disk: bool) -> encoder.Encoder:
   return encoder.Encoder(
     forward,
     width=model.pooled_width if settings.pooled else model.width,
-    tokens=1 if settings.pooled else length,
+    num_tokens=1 if settings.pooled else length,
     fingerprint=fingerprint,
-    cache=cache.folder_of(fingerprint) if on_disk else None,
+    cache=cache.cache_folder(fingerprint) if on_disk else None,
   )
 
 
@@ -186,7 +186,9 @@ class Forward:
         result = self._run(ids, mask)
         for row, (index, row_ids) in enumerate(batch):
           out[index] = (
-            hashing.unit(result[row : row + 1]) if self._pooled else result[row, : len(row_ids)]
+            hashing.normalize_rows(result[row : row + 1])
+            if self._pooled
+            else result[row, : len(row_ids)]
           )
     return out
 

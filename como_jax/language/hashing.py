@@ -10,14 +10,14 @@ import numpy as np
 import xxhash
 
 
-def hash_words(texts: Sequence[str], *, width: int, tokens: int | None) -> list[np.ndarray]:
+def hash_words(texts: Sequence[str], *, width: int, num_tokens: int | None) -> list[np.ndarray]:
   """Signed feature hashing of words and of pairs of adjacent words.
 
   Args:
     texts: the texts.
     width: E.
-    tokens: None: one unit vector per text. Else one unit vector per word, for the first `tokens`
-      words: the hash of the word and of its pair with the previous word.
+    num_tokens: None: one unit vector per text. Else one unit vector per word, for the first
+      `num_tokens` words: the hash of the word and of its pair with the previous word.
   """
   out = []
   for text in texts:
@@ -28,14 +28,14 @@ def hash_words(texts: Sequence[str], *, width: int, tokens: int | None) -> list[
         number = xxhash.xxh64_intdigest(gram.encode("utf-8", "replace"))
         rows[row, (number >> 1) % width] += 1.0 if number & 1 else -1.0
     out.append(
-      unit(rows.sum(axis=0, keepdims=True) if words else rows)
-      if tokens is None
-      else unit(rows[:tokens])
+      normalize_rows(rows.sum(axis=0, keepdims=True) if words else rows)
+      if num_tokens is None
+      else normalize_rows(rows[:num_tokens])
     )
   return out
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
+def normalize_rows(rows: np.ndarray) -> np.ndarray:
   """Scales the rows [l, E] to length 1; rows of 0 stay 0."""
   norm = np.linalg.norm(rows, axis=-1, keepdims=True)
   return (rows / np.where(norm > 0, norm, 1)).astype(np.float32)

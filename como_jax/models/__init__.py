@@ -115,11 +115,13 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
   common = _common(config)
   encoder = _encoder(config, common)
   stack, image_size = config_utils.StackFields(common), config["image_size"]
-  patches = encoder.grid**2
+  num_patches = encoder.grid**2
   idm_section = dict(config["idm"])
-  path_settings = linear_path.take(idm_section)
+  path_settings = linear_path.pop_settings(idm_section)
   qformer = idm.check(
-    config_utils.instantiate(idm.QFormer, idm_section, "model.idm", stack=stack, patches=patches)
+    config_utils.instantiate(
+      idm.QFormer, idm_section, "model.idm", stack=stack, num_patches=num_patches
+    )
   )
   section = dict(config["bottleneck"])
   config_utils.check(
@@ -130,13 +132,13 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
   )
   kind = section.pop("kind")
   section.setdefault("initializer", qformer.stack.initializer)
-  neck = config_utils.instantiate(constructor, section, "model.bottleneck")
-  latent = specs.LatentSpec(qformer.num_queries, neck.latent_dim)
+  bottleneck_module = config_utils.instantiate(constructor, section, "model.bottleneck")
+  latent = specs.LatentSpec(qformer.num_queries, bottleneck_module.latent_dim)
   path = None
   if path_settings:
-    path = linear_path.LinearPath(latent=latent, patches=patches, **path_settings)
+    path = linear_path.LinearPath(latent=latent, num_patches=num_patches, **path_settings)
     linear_path.check(path, idm_section, kind, image_size)
-    neck = neck.clone(zero=True)  # z starts as the components alone
+    bottleneck_module = bottleneck_module.clone(zero=True)  # z starts as the components alone
   decoder = fdm.check(
     config_utils.instantiate(
       fdm.FDM,
@@ -150,7 +152,7 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
     )
   )
   return como.MotionModel(
-    config, encoder, qformer, neck, decoder, config["tcl_gradient"], linear_path=path
+    config, encoder, qformer, bottleneck_module, decoder, config["tcl_gradient"], linear_path=path
   )
 
 

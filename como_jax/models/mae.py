@@ -33,12 +33,12 @@ class Decoder(nn.Module):
   patch: int
 
   @nn.compact
-  def __call__(self, tokens: jax.Array, restore: jax.Array) -> jax.Array:
+  def __call__(self, tokens: jax.Array, ids_restore: jax.Array) -> jax.Array:
     """Predicts the pixels of all patches.
 
     Args:
       tokens: [B, V+1, D], CLS first.
-      restore: int [B, N], the index of patch i in the list of visible and then hidden patches.
+      ids_restore: int [B, N], the index of patch i in the list of visible and then hidden patches.
 
     Returns:
       [B, N, P], float32.
@@ -47,15 +47,15 @@ class Decoder(nn.Module):
     kernel_init = config_utils.lookup(
       transformer.INITIALIZERS, self.stack.initializer, "initializer"
     )
-    batch, patches = restore.shape
+    batch_size, num_patches = ids_restore.shape
     x = nn.Dense(width, dtype=dtype, kernel_init=kernel_init, name="embed")(tokens)
     blank = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, width)).astype(dtype)
     position = self.param(
       "position", lambda key: jnp.asarray(embed.sincos_2d(width, self.grid, cls=True))
     )
-    hidden = jnp.broadcast_to(blank, (batch, patches + 1 - x.shape[1], width))
+    hidden = jnp.broadcast_to(blank, (batch_size, num_patches + 1 - x.shape[1], width))
     ordered = jnp.take_along_axis(
-      jnp.concatenate([x[:, 1:], hidden], axis=1), restore[..., None], axis=1
+      jnp.concatenate([x[:, 1:], hidden], axis=1), ids_restore[..., None], axis=1
     )
     x = jnp.concatenate([x[:, :1], ordered], axis=1) + position.astype(dtype)
     x = stacks.add_stack(self)(x)
@@ -64,22 +64,22 @@ class Decoder(nn.Module):
 
 
 def random_mask(
-  key: jax.Array, batch: int, patches: int, visible: int
+  key: jax.Array, batch_size: int, num_patches: int, num_visible: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """A random choice of patches per frame.
 
   Args:
     key: chooses the patches.
-    batch: B.
-    patches: N.
-    visible: V.
+    batch_size: B.
+    num_patches: N.
+    num_visible: V.
 
   Returns:
-    keep int [B, V], restore int [B, N], mask float32 [B, N] (1 = hidden).
+    ids_keep int [B, V], ids_restore int [B, N], mask float32 [B, N] (1 = hidden).
   """
-  order = jnp.argsort(jax.random.uniform(key, (batch, patches)), axis=1)
-  restore = jnp.argsort(order, axis=1)
-  return order[:, :visible], restore, (restore >= visible).astype(jnp.float32)
+  order = jnp.argsort(jax.random.uniform(key, (batch_size, num_patches)), axis=1)
+  ids_restore = jnp.argsort(order, axis=1)
+  return order[:, :num_visible], ids_restore, (ids_restore >= num_visible).astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,14 +108,14 @@ class MAEModel:
     return {"frames": jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)}
 
   @property
-  def patches(self) -> int:
+  def num_patches(self) -> int:
     """N."""
     return self.decoder.grid**2
 
   @property
-  def visible(self) -> int:
+  def num_visible(self) -> int:
     """V."""
-    return max(1, int(self.patches * (1 - self.mask_ratio)))
+    return max(1, int(self.num_patches * (1 - self.mask_ratio)))
 
   def init(self, key: jax.Array) -> dict[str, Any]:
     """Fresh float32 parameters under "encoder" and "decoder", drawn with `key`."""
@@ -125,12 +125,12 @@ class MAEModel:
       "encoder": self.encoder.init(encoder_key, jnp.zeros((1, side, side, 3)))["params"],
       "decoder": self.decoder.init(
         decoder_key,
-        jnp.zeros((1, self.visible + 1, self.encoder.width)),
-        jnp.zeros((1, self.patches), jnp.int32),
+        jnp.zeros((1, self.num_visible + 1, self.encoder.width)),
+        jnp.zeros((1, self.num_patches), jnp.int32),
       )["params"],
     }
 
-  def features(self, params: Mapping[str, Any], frames: jax.Array) -> jax.Array:
+  def encode_frames(self, params: Mapping[str, Any], frames: jax.Array) -> jax.Array:
     """All tokens [B, N+1, D] of normalized `frames` [B, H, W, 3], none masked."""
     return modules.apply(self.encoder, params["encoder"], frames)
 
@@ -152,9 +152,11 @@ class MAEModel:
     side = self.encoder.image_size
     chex.assert_shape(batch["frames"], (None, side, side, 3))
     frames = pixels.normalize(batch["frames"])
-    keep, restore, mask = random_mask(key, frames.shape[0], self.patches, self.visible)
-    tokens = modules.apply(self.encoder, params["encoder"], frames, keep)
-    predicted = modules.apply(self.decoder, params["decoder"], tokens, restore)
+    ids_keep, ids_restore, mask = random_mask(
+      key, frames.shape[0], self.num_patches, self.num_visible
+    )
+    tokens = modules.apply(self.encoder, params["encoder"], frames, ids_keep)
+    predicted = modules.apply(self.decoder, params["decoder"], tokens, ids_restore)
     original = pixels.patchify(frames, self.decoder.patch)
     target, filled = original, predicted
     if self.normalize_target:

@@ -71,12 +71,12 @@ class MotionModel(Model, Protocol):
     """What `forward` reads, for `batch_size` clips of `frames` frames."""
     ...
 
-  def features(self, params: Params, frames: jax.Array) -> jax.Array:
+  def encode_frames(self, params: Params, frames: jax.Array) -> jax.Array:
     """Tokens of normalized frames: [..., H, W, 3] -> [..., N+1, D], float32."""
     ...
 
-  def tokens(self, params: Params, images: jax.Array) -> jax.Array:
-    """`features` of images uint8 [..., H, W, 3]."""
+  def encode_images(self, params: Params, images: jax.Array) -> jax.Array:
+    """Tokens of images uint8 [..., H, W, 3], as `encode_frames`."""
     ...
 
   def encode(
@@ -85,14 +85,14 @@ class MotionModel(Model, Protocol):
     first: jax.Array,
     second: jax.Array,
     *,
-    features: tuple[jax.Array, jax.Array] | None = None,
+    tokens: tuple[jax.Array, jax.Array] | None = None,
     key: jax.Array | None = None,
   ) -> Motion:
     """Normalized frames [B, H, W, 3] -> the motion between them."""
     ...
 
   def decode(
-    self, params: Params, first: jax.Array, z: jax.Array, *, features: jax.Array | None = None
+    self, params: Params, first: jax.Array, z: jax.Array, *, tokens: jax.Array | None = None
   ) -> dict[str, jax.Array]:
     """The first frame and a label [B, Z] -> the second frame."""
     ...
@@ -239,7 +239,7 @@ class PolicyModel(Model, Protocol):
     """What `losses` reads, for `batch_size` examples."""
     ...
 
-  def tokens(self, params: Params, images: jax.Array) -> jax.Array:
+  def encode_images(self, params: Params, images: jax.Array) -> jax.Array:
     """Tokens of images uint8 [B, T, C, H, W, 3], float32."""
     ...
 

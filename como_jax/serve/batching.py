@@ -39,7 +39,7 @@ class _Request:
   history: list
   seed: int
   future: asyncio.Future
-  begin: float
+  start: float
 
 
 class Batcher:
@@ -129,19 +129,19 @@ class Batcher:
         await self._answer([request])
       return
     for request, chunk in zip(batch, actions, strict=False):
-      _finish(request.future, Answer(chunk, 1e3 * (time.perf_counter() - request.begin), policy_ms))
+      _finish(request.future, Answer(chunk, 1e3 * (time.perf_counter() - request.start), policy_ms))
 
   def _infer(self, batch: list[_Request]) -> tuple[np.ndarray, float]:
-    begin = time.perf_counter()
+    start = time.perf_counter()
     actions = np.asarray(
       self._policy.infer([request.history for request in batch], seed=batch[0].seed), np.float32
     )
-    expected = (len(batch), self._policy.chunk, self._policy.action_dim)
+    expected = (len(batch), self._policy.action_horizon, self._policy.action_dim)
     if actions.shape != expected:
       raise ValueError(f"the policy gave actions of shape {actions.shape}, expected {expected}")
     if not np.isfinite(actions).all():  # such actions must never reach a robot
       raise errors.NonFiniteError("the policy gave actions that are not finite")
-    return actions, 1e3 * (time.perf_counter() - begin)
+    return actions, 1e3 * (time.perf_counter() - start)
 
 
 def _finish(future: asyncio.Future, value: Any) -> None:

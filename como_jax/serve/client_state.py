@@ -14,7 +14,7 @@ class ClientState:
     seed: of the next request.
     history: observations that the policy has accepted, oldest first.
     answered: number of answers.
-    bad: number of bad messages in a row.
+    num_bad_messages: number of bad messages in a row.
     error: the last error.
     previous_ms: milliseconds of the previous request, with its transmission.
   """
@@ -23,7 +23,7 @@ class ClientState:
   seed: int
   history: list = dataclasses.field(default_factory=list)
   answered: int = 0
-  bad: int = 0
+  num_bad_messages: int = 0
   error: str = ""
   previous_ms: float | None = None
 

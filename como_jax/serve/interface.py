@@ -25,7 +25,7 @@ class Policy(Protocol):
     ...
 
   @property
-  def chunk(self) -> int:
+  def action_horizon(self) -> int:
     """K, the number of actions that one observation gives."""
     ...
 

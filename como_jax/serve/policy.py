@@ -33,8 +33,8 @@ class Policy:
 
   Attributes:
     robot: whose actions it gives. state_dim, action_dim: S and A. action_names: as in the data.
-    chunk: K. history: T. image_size: H = W the model sees. cameras: names of the slots that this
-      robot's data fill; the others stay empty.
+    action_horizon: K. history: T. image_size: H = W the model sees. cameras: names of the slots
+      that this robot's data fill; the others stay empty.
     step_seconds: time between two elements of a chunk, and between two frames of the history.
     metadata: the above as JSON values, for clients.
   """
@@ -72,7 +72,7 @@ class Policy:
     _check_classified(self._model, self.robot, self._facts, name)
     self.state_dim, self.action_dim = self._facts.state, self._facts.action
     self.action_names, self.step_seconds = self._facts.action_names, self._facts.step_seconds
-    self.chunk, self.image_size = self._model.action_horizon, self._model.image_size
+    self.action_horizon, self.image_size = self._model.action_horizon, self._model.image_size
     self.history = int(spec.model["history"])
     self.cameras = tuple(name for name in self._facts.cameras if name)
     self._geometry = video.Geometry(self.image_size, spec.resize)
@@ -112,7 +112,7 @@ class Policy:
       "cameras": list(self.cameras),
       "image_size": self.image_size,
       "history": self.history,
-      "chunk": self.chunk,
+      "chunk": self.action_horizon,
       "action_dim": self.action_dim,
       "action_names": list(self.action_names),
       "state_dim": self.state_dim,
@@ -144,7 +144,9 @@ class Policy:
       for i in range(0, len(histories), self._batch_size)
     ]
     return (
-      np.concatenate(parts) if parts else np.zeros((0, self.chunk, self.action_dim), np.float32)
+      np.concatenate(parts)
+      if parts
+      else np.zeros((0, self.action_horizon, self.action_dim), np.float32)
     )
 
   def warm_up(self) -> None:
@@ -208,7 +210,7 @@ class Policy:
     state = observed.state(history[-1], self.state_dim) if self.state_dim else None
     return {
       **self._rows.images(slots),
-      **self._rows.numbers(self.robot, state, self._text(history[-1])),
+      **self._rows.non_image_inputs(self.robot, state, self._text(history[-1])),
     }
 
   def _text(self, seen: Observation) -> tuple[np.ndarray, np.ndarray]:

@@ -55,19 +55,19 @@ class Server:
     policy: interface.Policy,
     settings: Settings = DEFAULT,
     *,
-    say: Callable[[str], None] = lambda text: print(text, flush=True),
+    log: Callable[[str], None] = lambda text: print(text, flush=True),
   ):
     """Checks the preset against the policy.
 
     Args:
       policy: the policy to serve.
       settings: of the server.
-      say: prints one line.
+      log: prints one line.
 
     Raises:
       errors.UserError: the preset's cameras do not match the policy's.
     """
-    self._policy, self._settings, self._say = policy, settings, say
+    self._policy, self._settings, self._log = policy, settings, log
     self._mapper = client_schemas.Mapper(
       settings.preset,
       policy.cameras,
@@ -104,7 +104,7 @@ class Server:
 
       def request_stop(received):
         name = signal.Signals(received).name
-        self._say(f"{name}: finishing the requests in flight; once more ends at once")
+        self._log(f"{name}: finishing the requests in flight; once more ends at once")
         for number in (signal.SIGTERM, signal.SIGINT):
           loop.remove_signal_handler(number)
           signal.signal(number, signal.SIG_DFL)
@@ -138,7 +138,7 @@ class Server:
     )
     answering = None
     try:
-      begin = time.monotonic()
+      start = time.monotonic()
       await self._batcher.warm_up()
       answering = asyncio.create_task(self._batcher.run())
       # origins=[None] refuses web pages, which send an Origin. max_queue=1: at most one message per
@@ -156,14 +156,14 @@ class Server:
         logger=listening.silent(),
       )
       host, port = address.getsockname()[:2]
-      self._say(
-        f"serving on ws://{host}:{port} after {time.monotonic() - begin:.1f} s of warm-up: preset "
+      self._log(
+        f"serving on ws://{host}:{port} after {time.monotonic() - start:.1f} s of warm-up: preset "
         f"{settings.preset}, keys {', '.join(self._mapper.keys)} -> actions "
-        f"[{self._policy.chunk}, {self._policy.action_dim}]"
+        f"[{self._policy.action_horizon}, {self._policy.action_dim}]"
       )
       unused = self.metadata.get("unused_cameras")
       if unused:
-        self._say(
+        self._log(
           f"cameras of the training data that the policy does not look at: {', '.join(unused)}"
         )
       if started:
@@ -188,7 +188,7 @@ class Server:
     try:
       await asyncio.wait_for(sockets.wait_closed(), GRACE_SECONDS)
     except TimeoutError:
-      self._say(f"{len(self._busy)} request(s) unanswered after {GRACE_SECONDS:.0f} s are dropped")
+      self._log(f"{len(self._busy)} request(s) unanswered after {GRACE_SECONDS:.0f} s are dropped")
       for connection in list(self._connections):
         connection.transport.abort()
 
@@ -216,7 +216,7 @@ class Server:
     client = ClientState(
       "{}:{}".format(*(connection.remote_address or ("?", 0))[:2]), self._settings.seed
     )
-    self._say(
+    self._log(
       f"client {client.name} connected ({len(self._connections)} of "
       f"{self._settings.max_connections})"
     )
@@ -225,16 +225,16 @@ class Server:
       while not self._stopping:
         frame = await connection.recv()
         self._busy.add(connection)
-        begin = time.perf_counter()
+        start = time.perf_counter()
         message = self._read(frame, client)
         del frame  # frees up to 32 MB before inference
         await connection.send(
           message if isinstance(message, str) else await self._answer(*message, client)
         )
-        client.previous_ms = 1e3 * (time.perf_counter() - begin)
+        client.previous_ms = 1e3 * (time.perf_counter() - start)
         self._busy.discard(connection)
-        if client.bad >= self._settings.max_bad_messages:
-          await connection.close(1008, f"{client.bad} bad messages in a row")
+        if client.num_bad_messages >= self._settings.max_bad_messages:
+          await connection.close(1008, f"{client.num_bad_messages} bad messages in a row")
           return
       await connection.close(1001, "server is shutting down")
     except websockets.ConnectionClosed:
@@ -243,7 +243,7 @@ class Server:
     finally:
       self._connections.discard(connection)
       self._busy.discard(connection)
-      self._say(
+      self._log(
         f"client {client.name} left after {client.answered} answers"
         + (f", last error: {client.error}" if client.error else "")
       )
@@ -253,7 +253,7 @@ class Server:
     try:
       return self._mapper(codec.unpack(frame, self._limits))
     except errors.UserError as error:
-      client.bad += 1
+      client.num_bad_messages += 1
       return client.fail(str(error))
 
   async def _answer(
@@ -264,14 +264,14 @@ class Server:
     try:
       answer = await self._batcher.submit(history, client.seed)
     except errors.UserError as error:
-      client.bad += 1
+      client.num_bad_messages += 1
       return client.fail(str(error))
     except Exception as error:  # a failure of the policy: the details stay on the server
       traceback.print_exception(error, file=sys.stderr)
       return client.fail(f"inference failed ({type(error).__name__}); the server's log says why")
     # Updated after inference: an observation that the policy refuses must not enter the history.
     client.history, client.seed = history, client.seed + 1
-    client.answered, client.bad = client.answered + 1, 0
+    client.answered, client.num_bad_messages = client.answered + 1, 0
     timing = {"infer_ms": answer.infer_ms}
     if client.previous_ms is not None:
       timing["prev_total_ms"] = client.previous_ms

@@ -62,7 +62,7 @@ def first_observation(policy: serving.Policy, data: pathlib.Path) -> dict[str, A
   """
   table = shards.read_table(str(data))
   frames = reader.SegmentReader(str(data), shards.segments(table))
-  state = frames.numbers(0, "state", 0, 1) if policy.state_dim else None
+  state = frames.read_array(0, "state", 0, 1) if policy.state_dim else None
   return {
     **{IMAGE + camera: frames.images(0, camera, [0])[0] for camera in policy.cameras},
     STATE: np.zeros(policy.state_dim, np.float32) if state is None else state[0],
@@ -77,7 +77,7 @@ def _running(policy: serving.Policy) -> Iterator[tuple[int, float]]:
   Raises:
     RuntimeError: the server did not start.
   """
-  ready, ports, begin = threading.Event(), [], time.monotonic()
+  ready, ports, start = threading.Event(), [], time.monotonic()
   loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
   def started(port: int) -> None:
@@ -97,7 +97,7 @@ def _running(policy: serving.Policy) -> Iterator[tuple[int, float]]:
   ready.wait()
   if not ports:
     raise RuntimeError("the policy server did not start; its error is above")
-  yield ports[0], time.monotonic() - begin
+  yield ports[0], time.monotonic() - start
   loop.call_soon_threadsafe(stop.set)
   thread.join()
 
@@ -107,7 +107,7 @@ def _ask(port: int, observation: dict[str, Any]) -> tuple[tuple[int, ...], list[
   shape, times = (), []
   with client.Client("127.0.0.1", port) as robot:
     for _ in range(REQUESTS):
-      begin = time.perf_counter()
+      start = time.perf_counter()
       shape = np.asarray(robot.infer(observation)["actions"]).shape
-      times.append(1e3 * (time.perf_counter() - begin))
+      times.append(1e3 * (time.perf_counter() - start))
   return shape, times

@@ -30,7 +30,7 @@ _HIDDEN = np.array([0.0, 0.0, -5.0])
 
 
 class World:
-  """One compiled model; `look` poses it and renders a picture."""
+  """One compiled model; `render` poses it and renders a picture."""
 
   def __init__(self, image_size: int):
     self._model = _compile()
@@ -47,7 +47,7 @@ class World:
     )
     self._solved: dict[bytes, np.ndarray] = {}
 
-  def dress(self, scene: int, objects: int, palette: int) -> dict[str, np.ndarray]:
+  def set_appearance(self, scene: int, objects: int, palette: int) -> dict[str, np.ndarray]:
     """Sets the appearance.
 
     Args:
@@ -67,9 +67,9 @@ class World:
     self._arrange_objects(rng)
     table = model.material("table_wood")
     texture = int(next(t for t in model.mat_texid[table.id] if t >= 0))
-    begin = int(model.tex_adr[texture])
+    start = int(model.tex_adr[texture])
     size = int(model.tex_width[texture]) * int(model.tex_height[texture])
-    pixels = model.tex_data[begin : begin + size * 3].reshape(-1, 3)
+    pixels = model.tex_data[start : start + size * 3].reshape(-1, 3)
     light = float(model.light_diffuse.mean() + model.vis.headlight.diffuse.mean())
     return {
       "light": np.array([light, *model.light_pos[0, :2]]),
@@ -77,7 +77,7 @@ class World:
       "robot": color,
     }
 
-  def look(
+  def render(
     self, pose: np.ndarray, pushed: np.ndarray, camera: tuple[np.ndarray, np.ndarray, float]
   ) -> np.ndarray:
     """Poses the arm and renders one picture.
@@ -118,11 +118,11 @@ class World:
       "camera" [3], its position from the center, meters).
     """
     labels = {name: int(values[view]) for name, values in design.views.items()}
-    appearance = self.dress(labels["scene"], labels["objects"], labels["palette"])
+    appearance = self.set_appearance(labels["scene"], labels["objects"], labels["palette"])
     chain = labels["chain"]
     cameras = [exam_design.camera_at(design, view, picture) for picture in range(3)]
     pictures = [
-      self.look(design.poses[chain, picture], design.pushed[chain, picture], camera)
+      self.render(design.poses[chain, picture], design.pushed[chain, picture], camera)
       for picture, camera in enumerate(cameras)
     ]
     return pictures, {**appearance, "camera": cameras[0][0] - exam_design.CENTER}

@@ -60,7 +60,7 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Waiting:
+class ActionRequest:
   """An episode that waits for actions of the policy.
 
   Attributes:
@@ -122,4 +122,4 @@ class Failed:
   reason: str
 
 
-Message = Ready | Waiting | Outcome | Refused | Failed
+Message = Ready | ActionRequest | Outcome | Refused | Failed

@@ -27,7 +27,7 @@ class Policy(Protocol):
     ...
 
   @property
-  def chunk(self) -> int:
+  def action_horizon(self) -> int:
     """Number of actions of a chunk."""
     ...
 
@@ -85,23 +85,23 @@ class Planner:
         f"the policy gives {policy.action_dim} action numbers for robot {policy.robot!r}, "
         f"{spec.name} takes {len(spec.action_names)}: {', '.join(spec.action_names)}"
       )
-    if execute > policy.chunk:
+    if execute > policy.action_horizon:
       raise errors.UserError(
-        f"config.execute = {execute}: the policy's chunks have {policy.chunk} elements"
+        f"config.execute = {execute}: the policy's chunks have {policy.action_horizon} elements"
       )
-    if ensemble and not 0 < execute < policy.chunk:
+    if ensemble and not 0 < execute < policy.action_horizon:
       raise errors.UserError(
         "config.ensemble needs overlapping chunks: set config.execute to "
-        f"1..{policy.chunk - 1}, for example 1"
+        f"1..{policy.action_horizon - 1}, for example 1"
       )
     self._policy, self._seed, self._ensemble = policy, seed, ensemble
-    self._execute = execute or policy.chunk
+    self._execute = execute or policy.action_horizon
     self._names = [
       (IMAGE + slot, IMAGE + camera) for slot, camera in zip(policy.cameras, cameras, strict=True)
     ]
     self._averages: dict[int, chunks.TemporalEnsemble] = {}
 
-  def __call__(self, waiting: Sequence[vector.Waiting]) -> list[np.ndarray]:
+  def __call__(self, waiting: Sequence[vector.ActionRequest]) -> list[np.ndarray]:
     """Actions [n, A] for each waiting episode."""
     histories = [
       [self._slots(observation) for observation in request.history] for request in waiting
@@ -128,7 +128,7 @@ class Planner:
       **{slot: observation[camera] for slot, camera in self._names},
     }
 
-  def _executed(self, request: vector.Waiting, chunk: np.ndarray) -> np.ndarray:
+  def _executed(self, request: vector.ActionRequest, chunk: np.ndarray) -> np.ndarray:
     """The actions of a chunk that are executed, averaged over overlapping chunks."""
     if not self._ensemble:
       return chunk[: self._execute]

@@ -22,7 +22,7 @@ import numpy as np
 from como_jax import errors
 from como_jax.sim import base
 from como_jax.sim.jobs import ACTORS as ACTORS
-from como_jax.sim.jobs import Failed, Job, Message, Outcome, Ready, Refused, Settings, Waiting
+from como_jax.sim.jobs import ActionRequest, Failed, Job, Message, Outcome, Ready, Refused, Settings
 from como_jax.sim.worker import work
 
 ATTEMPTS = 2  # a failed episode is played once more
@@ -72,7 +72,7 @@ class Fleet:
   def run(
     self,
     jobs: Iterable[Job],
-    act: Callable[[Sequence[Waiting]], Sequence[np.ndarray]] | None = None,
+    act: Callable[[Sequence[ActionRequest]], Sequence[np.ndarray]] | None = None,
   ) -> Iterator[Outcome]:
     """Plays every job once; yields outcomes in the order in which episodes end.
 
@@ -98,7 +98,7 @@ class Fleet:
         job, message = _job(worker), worker.message()
         if isinstance(message, Ready):
           worker.mark_ready()
-        elif isinstance(message, Waiting):
+        elif isinstance(message, ActionRequest):
           worker.waiting = message
         elif isinstance(message, Outcome):
           worker.job = None
@@ -158,7 +158,7 @@ class _Worker:
     self._process.start()
     worker_pipe.close()  # so that the pipe closes when the worker dies
     self.job: Job | None = None
-    self.waiting: Waiting | None = None
+    self.waiting: ActionRequest | None = None
     self.deadline = 0.0
 
   def start(self, job: Job) -> None:
@@ -205,8 +205,8 @@ def _job(worker: _Worker) -> Job:
 
 
 def _answer(
-  asking: list[tuple[Waiting, _Worker]],
-  act: Callable[[Sequence[Waiting]], Sequence[np.ndarray]] | None,
+  asking: list[tuple[ActionRequest, _Worker]],
+  act: Callable[[Sequence[ActionRequest]], Sequence[np.ndarray]] | None,
 ) -> None:
   """Sends actions to the waiting workers, in the order of their jobs."""
   asking.sort(key=lambda pair: pair[0].job.number)

@@ -78,7 +78,7 @@ class Episode:
 
   def play(self) -> jobs.Outcome:
     """Plays the episode."""
-    begin, simulator, job = time.monotonic(), self._simulator, self._job
+    start, simulator, job = time.monotonic(), self._simulator, self._job
     simulator.restart(job.seed, scene=job.scene)
     if job.actor == "policy" or job.record:
       observation = simulator.observe()
@@ -103,7 +103,7 @@ class Episode:
       steps=self._steps,
       max_steps=self._limit,
       plans=self._plans,
-      seconds=time.monotonic() - begin,
+      seconds=time.monotonic() - start,
       initial_state=simulator.initial_state(job.seed),
       frames=np.stack(self._frames) if self._frames else None,
       rate=simulator.spec.fps / self._stride,
@@ -135,7 +135,7 @@ class Episode:
 
   def _request_actions(self) -> list[np.ndarray]:
     """Requests and checks the policy's actions [n, A]."""
-    self._pipe.send(jobs.Waiting(self._job, self._plans, list(self._history)))
+    self._pipe.send(jobs.ActionRequest(self._job, self._plans, list(self._history)))
     self._plans += 1
     chunk, size = self._pipe.recv(), len(self._simulator.spec.action_names)
     if chunk.ndim != 2 or not len(chunk) or chunk.shape[1] != size or not np.isfinite(chunk).all():

@@ -41,11 +41,11 @@ def job(config) -> TrainJob:
     loss=loss,
     weights=objective.weights,
     evaluate=evaluate,
-    loading=data.loading,
+    read_options=data.read_options,
     batch=data.batch_spec,
     data=[(path, "") for path in data.mixture.paths],
     batches=data.batches,
     examples_per_step=config.train.batch_size,
     unit="images",
-    start=start,
+    initial_params=start,
   )

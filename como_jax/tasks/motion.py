@@ -34,22 +34,22 @@ def job(config) -> TrainJob:
     images = data.batches(step)
     return tokens.over(images) if tokens else images
 
-  def begin(params):
+  def init_from_data(params):
     # the batches are whole in every process, so that all start from the same components
     with data.first_batches() as whole_batches:
-      return linear_path_init.start(model, params, whole_batches)
+      return linear_path_init.init_from_pairs(model, params, whole_batches)
 
   return TrainJob(
     model=model,
     loss=objectives.model_loss(model, objective),
     weights=objective.weights,
     constants=objective.constants,
-    start=start,
-    loading=data.loading,
+    initial_params=start,
+    read_options=data.read_options,
     batch=tokens.spec(data.batch_spec) if tokens else data.batch_spec,
     data=[(path, "") for path in data.mixture.paths],  # "" = no labels
     batches=batches,
-    begin=begin if model.linear_path is not None else None,
+    init_from_data=init_from_data if model.linear_path is not None else None,
     evaluate=held_out_metrics(model, data),
     examples_per_step=config.train.batch_size * (config.data.frames - 1),
     unit="pairs",

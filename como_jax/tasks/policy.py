@@ -36,7 +36,9 @@ def job(command: config_lib.CommandLine) -> TrainJob:
   start = policy_start.parameters(config, model, setup.start)
   for remark in policy_setup.remarks(setup):
     print(remark)
-  options = data.choose_read_options(model.inputs_spec(reading.local_rows(config.train.batch_size)))
+  read_options = data.choose_read_options(
+    model.inputs_spec(reading.local_rows(config.train.batch_size))
+  )
   tokens = None
   if config.policy.cache_tokens:
     token_cache.check("policy.cache_tokens", config, model, start)
@@ -44,7 +46,7 @@ def job(command: config_lib.CommandLine) -> TrainJob:
     tokens = token_cache.TokenCache(model, start).fill(walk)
 
   def batches(step):
-    images = data.batches(layout, reading.batching(config, step), options)
+    images = data.batches(layout, reading.batching(config, step), read_options)
     return tokens.over(images) if tokens else images
 
   batch = model.inputs_spec(config.train.batch_size)
@@ -52,11 +54,11 @@ def job(command: config_lib.CommandLine) -> TrainJob:
     model=model,
     loss=lambda params, batch, key: model.losses(params, batch, key),
     weights=policy_setup.loss_weights(config, model),
-    start=start,
+    initial_params=start,
     unit="examples",
     examples_per_step=config.train.batch_size,
     batches=batches,
-    loading=options,
+    read_options=read_options,
     batch=tokens.spec(batch) if tokens else batch,
     data=[(opened.entry.path, opened.entry.labels) for opened in data.mixture.sets],
     evaluate=policy_scoring.held_out_score(config, model, setup),

@@ -210,8 +210,8 @@ def _open_log(
   writer.say(
     f"{command.name}: {optimizer.count(current.params):,} parameters, "
     f"{optimizer.count(trainable):,} trainable; devices {rundir.hardware()['devices']}, mesh "
-    f"{dict(prepared.mesh.shape)}, processes {jax.process_count()}; {prepared.job.loading}; step "
-    f"{start} of {section.steps}; {command.workdir}"
+    f"{dict(prepared.mesh.shape)}, processes {jax.process_count()}; {prepared.job.read_options}; "
+    f"step {start} of {section.steps}; {command.workdir}"
   )
   if old_rate:
     before, now = (float(np.asarray(rate(start))) for rate in (old_rate, prepared.rate))
@@ -258,7 +258,7 @@ def _train(
   schedule = loop.Schedule(
     section.steps, section.log_every, section.checkpoint_every, section.evaluate_every
   )
-  advice = meter.advice(**dataclasses.asdict(made.loading))
+  advice = meter.advice(**dataclasses.asdict(made.read_options))
   throughput = loop.Throughput(made.examples_per_step, made.unit, advice)
   train_loop = loop.TrainLoop(
     train_step,

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from como_jax import errors, trees
-from como_jax.data import read_options
+from como_jax.data.read_options import ReadOptions
 from como_jax.parallel import distributed, rules
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import memory, rng, state, step
@@ -42,14 +42,14 @@ class TrainJob:
     evaluate: `params -> {name: value}`, or None.
     examples_per_step: for the throughput.
     unit: of an example, in words ("pairs", "images").
-    loading: how the batches are read, for the log.
+    read_options: how the batches are read, for the log.
     batch: shapes of a whole batch, for the program to be compiled before there is one.
     data: (folder of shards, folder of labels or "") of each data set, in the config's order.
     constants: arrays the loss takes as a fourth argument (see `step.TrainStep`).
-    start: named parts of the parameters to replace after init, as {"encoder": tree}.
-    begin: `params -> named parts` that the task measures on its data where a run starts, and never
-      again on resume: nested dicts as the parameters, with the leaves to replace alone. It must not
-      call collectives.
+    initial_params: named parts of the parameters to replace after init, as {"encoder": tree}.
+    init_from_data: `params -> named parts` that the task measures on its data where a run starts,
+      and never again on resume: nested dicts as the parameters, with the leaves to replace alone.
+      It must not call collectives.
     files: JSON files that stand beside the checkpoints and the weights, name -> text.
   """
 
@@ -60,12 +60,12 @@ class TrainJob:
   evaluate: Callable[[Any], dict[str, float]] | None
   examples_per_step: int
   unit: str
-  loading: read_options.ReadOptions
+  read_options: ReadOptions
   batch: Mapping[str, jax.ShapeDtypeStruct]
   data: Sequence[tuple[str, str]]
-  start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  initial_params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  begin: Callable[[Any], Mapping[str, Any]] | None = None
+  init_from_data: Callable[[Any], Mapping[str, Any]] | None = None
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -74,7 +74,7 @@ def state_shapes(
 ) -> state.TrainState:
   """Shapes, types and shardings of the state."""
   shapes = jax.eval_shape(
-    _creator(job, tx, frozen=frozen, ema=ema), rng.key(0, "init"), dict(job.start)
+    _creator(job, tx, frozen=frozen, ema=ema), rng.key(0, "init"), dict(job.initial_params)
   )
   return jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -88,7 +88,7 @@ def initial_state(
 ) -> state.TrainState:
   """The state at step 0, made sharded under jit, with the job's given parts in place."""
   create, key = _creator(job, tx, frozen=frozen, ema=ema), rng.key(seed, "init")
-  start = jax.tree.map(np.asarray, dict(job.start))
+  start = jax.tree.map(np.asarray, dict(job.initial_params))
   shapes = jax.eval_shape(create, key, start)
   return jax.jit(create, out_shardings=rules.shardings(shapes, mesh))(key, start)
 
@@ -101,12 +101,12 @@ def begun(job: TrainJob, current: state.TrainState) -> state.TrainState:
   Raises:
     errors.UserError: the data do not allow it.
   """
-  begin = job.begin
-  if begin is None:
+  init_from_data = job.init_from_data
+  if init_from_data is None:
     return current
   params = replicated(current.params)
   parts = distributed.broadcast_arrays_from_primary(
-    distributed.run_on_all_processes(lambda: begin(params))
+    distributed.run_on_all_processes(lambda: init_from_data(params))
   )
   flat = trees.flatten(parts)
 

@@ -15,7 +15,7 @@ def cores() -> int:
 
   Of several, all must ask for the first time together.
   """
-  return max(1, read_options.cores() // distributed.count_colocated(read_options.place()))
+  return max(1, read_options.cores() // distributed.count_colocated(read_options.core_set_id()))
 
 
 def local_rows(batch_size: int) -> int:

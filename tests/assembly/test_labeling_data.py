@@ -55,7 +55,7 @@ def test_what_is_opened(asked):
   assert asked[1] == ("resolved given", section | {"image_size": 16, "cache": "CACHE"})
   clip = jax.ShapeDtypeStruct((9, 16, 16, 3), np.uint8)
   assert asked[2][1:] == (["SHARDS"], {"frames": clip}) and asked[2][0].threads == 2
-  assert (data.source, data.folder, data.manifest, data.loading, str(data.offset)) == (
+  assert (data.source, data.folder, data.manifest, data.read_options, str(data.offset)) == (
     "resolved given",
     "SHARDS",
     "MANIFEST of SHARDS",

@@ -102,7 +102,7 @@ def _paper(monkeypatch):
       told.asked.append(records)
       return "BATCHES"
 
-    def evaluation(self, *records, **more):
+    def evaluation_windows(self, *records, **more):
       told.asked.append((*records, more))
       return "WINDOWS"
 
@@ -205,14 +205,14 @@ def test_what_a_motion_model_asks_its_data_for(paper):
   layout = pipeline.Layout(16, "motion", 3, True, ("AUGMENT",))
   assert paper.asked == [("train", {"frames": 3}), (5, ["ONE"], {"frames": ("motion", 4, 3, True)})]
   assert opened.batch_spec == {"frames": ("motion", 8, 3, True)}
-  assert opened.loading == ReadOptions(3, 2, 4)
+  assert opened.read_options == ReadOptions(3, 2, 4)
   del paper.asked[:]
   assert opened.batches(9) == opened.first_batches() == "BATCHES"
   assert opened.windows("train", frames=2, batch_size=7, max_windows=None) == "WINDOWS"
   assert opened.held_out() == "WINDOWS" and opened.remarks() == []
   in_order = ReadOptions(threads=5)
   assert paper.asked == [
-    (layout, dataclasses.replace(PART, start_step=9), opened.loading),
+    (layout, dataclasses.replace(PART, start_step=9), opened.read_options),
     # whole in every process
     (dataclasses.replace(layout, jitter=False), Batching(8, seed=7), ReadOptions(0, 2, 4)),
     (pipeline.Layout(16, frames=2), Batching(7), in_order, {"split": "train", "max_windows": None}),
@@ -236,7 +236,7 @@ def test_what_an_encoder_asks_its_data_for(paper):
   assert paper.asked[3] == (
     pipeline.Layout(16, "mae", 1, False, ("AUGMENT",)),
     PART,
-    opened.loading,
+    opened.read_options,
   )
 
 

@@ -37,7 +37,7 @@ def test_a_linear_path_starts_from_the_training_windows(monkeypatch):
     asked.append((model, params["encoder"] is TRAINED["encoder"], batches, pairs))
     return {"idm": {"components": "KERNEL"}}
 
-  monkeypatch.setattr(motion_start.linear_path_init, "start", start)
+  monkeypatch.setattr(motion_start.linear_path_init, "init_from_pairs", start)
   windows = SimpleNamespace(size=7, batches=lambda: contextlib.nullcontext("BATCHES"))
   found = motion_start.untrained(given, TRAINED, lambda: windows, seed=0)
   assert asked == [(given, True, "BATCHES", 14)]

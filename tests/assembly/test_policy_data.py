@@ -66,7 +66,7 @@ class Mixture:
   def batches(self, *records):
     return records
 
-  def evaluation(self, *records, **options):
+  def evaluation_examples(self, *records, **options):
     return (*records, options)
 
 

@@ -26,7 +26,7 @@ class Mixture:
   def __init__(self):
     self.facts, self.latent, self.size = {"arm": ARM}, None, "squash"
     self.slots, self.numbers, self.asked = ("front", "side"), units(arm=ROWS), 0
-    self.mixture, self.encode = self, SimpleNamespace(width=8, tokens=5)
+    self.mixture, self.encode = self, SimpleNamespace(width=8, num_tokens=5)
     self.language = {"": "E", "go": "E"}
 
   def robots(self):

@@ -59,13 +59,13 @@ class Model:
   def losses(self, *given):
     return ("losses", given)
 
-  def features(self, params, images):
+  def encode_frames(self, params, images):
     assert set(params) == {"encoder", "idm"}
     return images.mean(axis=(1, 2)) + params["encoder"]["kernel"].sum()
 
-  def encode(self, params, before, now, *, features):
-    self.asked.append((before, now, features))
-    return types.SimpleNamespace(z=(before - now).mean(axis=(1, 2)) + features[0] - features[1])
+  def encode(self, params, before, now, *, tokens):
+    self.asked.append((before, now, tokens))
+    return types.SimpleNamespace(z=(before - now).mean(axis=(1, 2)) + tokens[0] - tokens[1])
 
   def sample(self, params, batch, key, *, robot, guidance_scale, num_sampling_steps=None):
     self.asked.append(

@@ -39,7 +39,7 @@ def shards_hold(path: str, found: list[inputs.Input]) -> None:
     one, frames = truth[name]
     count = segments.length(s)
     assert count == len(frames), f"{one}: {name} has {len(frames)} frames, {count} are stored"
-    seconds = read.times(s).at(np.arange(count))
+    seconds = read.times(s).seconds_at(np.arange(count))
     away = np.abs(seconds - [frame.seconds for frame in frames]).max()
     assert away <= CLOCK, f"{one}: a time is wrong by {away:.4f} s"
     for camera in table.cameras:
@@ -59,14 +59,16 @@ def shards_hold(path: str, found: list[inputs.Input]) -> None:
     assert [table.tasks[table.task[row]] for row in rows] == [frame.task for frame in frames], (
       f"{one}: instructions are others"
     )
-    action = read.numbers(s, "action", 0, count)
+    action = read.read_array(s, "action", 0, count)
     if frames[0].action is None:
       assert action is None
     else:
       np.testing.assert_array_equal(
         action, np.array([frame.action for frame in frames], np.float32), err_msg=str(one)
       )
-      np.testing.assert_array_equal(read.numbers(s, "action", 3, 7), action[3:7], err_msg=str(one))
+      np.testing.assert_array_equal(
+        read.read_array(s, "action", 3, 7), action[3:7], err_msg=str(one)
+      )
 
 
 def _nearest(seconds: np.ndarray, t: int, offset: float) -> tuple[set[int], bool, bool]:
@@ -112,7 +114,7 @@ def pairs_follow_the_rule(path: str, found: list[inputs.Input], offset: float) -
       )
   for s in range(len(segments)):
     one, seconds = truth[table.episodes[table.episode[segments.first_row[s]]]]
-    pairs = sequences.Pairs.of(read.times(s), offset)
+    pairs = sequences.Pairs.from_times(read.times(s), offset)
     for t in range(segments.length(s)):
       allowed, surely, never = _nearest(seconds, t, offset)
       chosen = partner.get((s, t))
@@ -144,11 +146,13 @@ def export_holds(
   for s in range(len(segments)):
     frames = one.episodes[table.episodes[table.episode[segments.first_row[s]]]]
     shown = np.array([frame.number for frame in frames], np.float32)
-    pairs = sequences.Pairs.of(read.times(s), offset)
+    pairs = sequences.Pairs.from_times(read.times(s), offset)
     z = np.where(pairs.valid[:, None], np.stack([shown, shown[pairs.second]], 1), 0)
     for row in segments.rows(s):
-      part = slice(segments.begin(s, row), segments.begin(s, row) + int(table.length[row]))
-      clips[segments.place(row)] = (
+      part = slice(
+        segments.first_frame(s, row), segments.first_frame(s, row) + int(table.length[row])
+      )
+      clips[segments.clip_location(row)] = (
         int(table.start[row]),
         {
           name: labels.Motion(z[part], pairs.valid[part], pairs.difference[part])

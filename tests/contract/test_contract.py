@@ -145,13 +145,13 @@ def test_500_inputs(tmp_path):
 
 def _one_rate(monkeypatch):
   """Frames are chosen by a rate instead of by their times."""
-  of = times.FrameTimes.of.__func__
+  from_seconds = times.FrameTimes.from_seconds.__func__
 
   def even(cls, seconds):
-    found = of(cls, seconds)
+    found = from_seconds(cls, seconds)
     return cls(found.first, found.interval, found.count)
 
-  monkeypatch.setattr(times.FrameTimes, "of", classmethod(even))
+  monkeypatch.setattr(times.FrameTimes, "from_seconds", classmethod(even))
 
 
 def _no_turn(monkeypatch):
@@ -177,7 +177,7 @@ def _episodes_are_not_cut(monkeypatch):
   stretch = lerobot.LeRobot._stretch
 
   def first(self, camera, row, rows):
-    return dataclasses.replace(stretch(self, camera, row, rows), begin=0.0)
+    return dataclasses.replace(stretch(self, camera, row, rows), start=0.0)
 
   monkeypatch.setattr(lerobot.LeRobot, "_stretch", first)
 

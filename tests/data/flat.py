@@ -6,7 +6,7 @@ from como_jax.data.read_options import ReadOptions
 
 
 def _records(options, split):
-  """(batching, split, reading) of the keywords, which are taken out."""
+  """(batching, split, read_options) of the keywords, which are taken out."""
 
   def take(*names):
     return {name: options.pop(name) for name in names if name in options}
@@ -27,17 +27,19 @@ def _records(options, split):
 
 def motion(datasets, **options):
   """`MotionMixture.batches`."""
-  batching, split, reading = _records(options, "train")
+  batching, split, read_options = _records(options, "train")
   mixture = motion_mixture.MotionMixture(datasets, validation_fraction=split.validation_fraction)
-  return mixture.batches(pipeline.Layout(**options), batching, reading, split=split.name)
+  return mixture.batches(pipeline.Layout(**options), batching, read_options, split=split.name)
 
 
 def windows(datasets, *, max_windows=None, frames=3, **options):
-  """`MotionMixture.evaluation`."""
-  batching, split, reading = _records(options, "validation")
+  """`MotionMixture.evaluation_windows`."""
+  batching, split, read_options = _records(options, "validation")
   mixture = motion_mixture.MotionMixture(datasets, validation_fraction=split.validation_fraction)
   layout = pipeline.Layout(frames=frames, **options)
-  return mixture.evaluation(layout, batching, reading, split=split.name, max_windows=max_windows)
+  return mixture.evaluation_windows(
+    layout, batching, read_options, split=split.name, max_windows=max_windows
+  )
 
 
 def description(dataset, *, frames=2, validation_fraction=0.1):
@@ -55,21 +57,21 @@ def mixture(sets, *, cameras=9, validation_fraction=0.1):
 
 def policy(sets, *, augment=(), **options):
   """`PolicyMixture.batches`."""
-  batching, split, reading = _records(options, "train")
+  batching, split, read_options = _records(options, "train")
   opened = mixture(
     sets, cameras=options.get("cameras", 1), validation_fraction=split.validation_fraction
   )
-  return opened.batches(layout(**options), batching, reading, augment, split=split.name)
+  return opened.batches(layout(**options), batching, read_options, augment, split=split.name)
 
 
 def policy_windows(sets, *, max_examples=None, **options):
-  """`PolicyMixture.evaluation`."""
-  batching, split, reading = _records(options, "validation")
+  """`PolicyMixture.evaluation_examples`."""
+  batching, split, read_options = _records(options, "validation")
   opened = mixture(
     sets, cameras=options.get("cameras", 1), validation_fraction=split.validation_fraction
   )
-  return opened.evaluation(
-    layout(**options), batching, reading, split=split.name, max_examples=max_examples
+  return opened.evaluation_examples(
+    layout(**options), batching, read_options, split=split.name, max_examples=max_examples
   )
 
 

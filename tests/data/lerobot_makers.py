@@ -268,7 +268,7 @@ def refused(source, i, pattern):
   """Reading episode i, or one of its cameras, raises with a reason that matches and names the
   episode.
   """
-  with pytest.raises(video.Unreadable, match=pattern) as caught:
+  with pytest.raises(video.UnreadableError, match=pattern) as caught:
     for read in source[i].cameras.values():
       list(read(KEEP))
   assert f"episode {i}" in str(caught.value)

@@ -36,9 +36,11 @@ def label(data_path, path, *, offset=0.2, cameras=None, model="aaaa"):
   for s in range(len(segments)):
     times, frames = read.times(s), np.arange(segments.length(s))
     partners, valid = times.partners(frames, offset)
-    difference = np.where(valid, times.at(partners) - times.at(frames), 0)
+    difference = np.where(valid, times.seconds_at(partners) - times.seconds_at(frames), 0)
     for row in segments.rows(s):
-      part = slice(segments.begin(s, row), segments.begin(s, row) + int(table.length[row]))
+      part = slice(
+        segments.first_frame(s, row), segments.first_frame(s, row) + int(table.length[row])
+      )
       motions = {}
       for name in cameras or table.cameras:
         camera = np.full(len(frames), table.cameras.index(name))
@@ -46,7 +48,7 @@ def label(data_path, path, *, offset=0.2, cameras=None, model="aaaa"):
         motions[name] = labels.Motion(
           np.where(valid[:, None], numbers, 0)[part], valid[part], difference[part]
         )
-      clips[segments.place(row)] = (int(table.start[row]), motions)
+      clips[segments.clip_location(row)] = (int(table.start[row]), motions)
   os.makedirs(path)
   sidecars = [
     label_file.write_shard(

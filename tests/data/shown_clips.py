@@ -38,16 +38,19 @@ def clips(path):
   stored, read = [], reader.SegmentReader(path, found)
   for s in range(len(found)):
     for row in found.rows(s):
-      begin = found.begin(s, row)
+      begin = found.first_frame(s, row)
       frames = range(begin, begin + int(table.length[row]))
       stored.append(
         Stored(
           table.episodes[table.episode[row]],
           int(table.start[row]),
           table.tasks[table.task[row]],
-          read.times(s).at(np.array(frames)),
+          read.times(s).seconds_at(np.array(frames)),
           {camera: read.images(s, camera, frames) for camera in table.cameras},
-          {name: read.numbers(s, name, frames[0], frames[-1] + 1) for name in ("action", "state")},
+          {
+            name: read.read_array(s, name, frames[0], frames[-1] + 1)
+            for name in ("action", "state")
+          },
         )
       )
   return stored

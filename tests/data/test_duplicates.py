@@ -30,7 +30,7 @@ def test_a_trimmed_and_encoded_copy_is_found_with_its_place():
     7 + np.arange(50) / 20, flip(one.picture_hash[20:70], 2), one.motion[20:70] * 1.1
   )
   (found,) = duplicates.find([other, one, copied])
-  assert (found.episode, found.first, found.last, found.of) == (2, 0, 50, 1)
+  assert (found.episode, found.first, found.last, found.original) == (2, 0, 50, 1)
   assert abs(found.offset - (7 - 1.0)) < 0.05
   assert duplicates.mask([found], 2, 60).tolist() == [True] * 50 + [False] * 10
   assert not duplicates.mask([found], 1, 80).any()
@@ -42,7 +42,7 @@ def test_a_part_of_an_episode_may_be_known():
   motion = np.concatenate([other.motion[:40], one.motion[:40]])
   joined = Signature(np.arange(80) / 20, hashes, motion)
   (found,) = duplicates.find([one, joined])
-  assert (found.first, found.last, found.of) == (40, 80, 0)
+  assert (found.first, found.last, found.original) == (40, 80, 0)
 
 
 def test_another_frame_rate():

@@ -66,7 +66,7 @@ def test_progress_is_told_every_128_frames():
 
 
 def failing(one, **settings):
-  with pytest.raises(video.Unreadable) as caught:
+  with pytest.raises(video.UnreadableError) as caught:
     encode(one, **settings)
   return str(caught.value)
 
@@ -84,7 +84,7 @@ def test_what_is_refused():
   )
   assert encode(one).counts == {"kept": 6}
   del one.cameras["b"]
-  with pytest.raises(video.Unreadable, match="^camera 'b' is missing$"):
+  with pytest.raises(video.UnreadableError, match="^camera 'b' is missing$"):
     episode_encoder.encode(one, dataclasses.replace(SETTINGS, cameras=("a", "b")), print)
   assert failing(raw(count=0)) == "the episode has no frame"
   assert failing(raw(count=3, seconds=[0.0, 0.1, np.nan])).startswith(

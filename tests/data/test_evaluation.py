@@ -34,7 +34,7 @@ def test_every_window_once_with_actions_and_ids(path):
   valid = rows["valid"]
   assert (
     valid.sum() == found.size == sum(length - 4 for length in LENGTHS)
-    and len(valid) == 6 * found.steps
+    and len(valid) == 6 * found.num_batches
   )
   assert not valid[found.size :].any() and valid[: found.size].all()
   places = {
@@ -183,7 +183,7 @@ def test_what_is_damaged_is_left_out_of_statistics_and_evaluation(tmp_path):
     and not sample["frames"].any()
     and not sample["has_action"]
   )
-  assert (found.size, found.steps, found.datasets, found.episodes) == (
+  assert (found.size, found.num_batches, found.datasets, found.episodes) == (
     13,
     1,
     ["s"],
@@ -207,7 +207,7 @@ def test_what_is_damaged_is_left_out_of_statistics_and_evaluation(tmp_path):
   ],
 )
 def test_evenly_spread(size, count, expected):
-  assert evaluation._spread(size, count).tolist() == list(expected)
+  assert evaluation._even_indices(size, count).tolist() == list(expected)
 
 
 def test_ids_of_held_out_windows(uneven_path, tmp_path):
@@ -232,7 +232,7 @@ def test_ids_of_held_out_windows(uneven_path, tmp_path):
     and found.cameras == ["camera", "wrist"]
   )
   assert found.episodes == ["episode_0", "episode_1"] * 2  # names are a data set's own
-  assert (found.action_size, found.state_size, found.steps) == (
+  assert (found.action_size, found.state_size, found.num_batches) == (
     3,
     2,
     1,

@@ -99,9 +99,11 @@ def test_still_stretches_and_repeated_frames(tmp_path):
     found, read = makers.segments(folder / "s")
     times = read.times(last)
     assert found.length(last) in (30, 31) and abs(times.interval - 2 / 25) < 0.01
-    action = read.numbers(last, "action", 0, found.length(last))[:, 0]
+    action = read.read_array(last, "action", 0, found.length(last))[:, 0]
     # numbers stay with their frames
-    np.testing.assert_allclose(times.at(np.arange(found.length(last))), action / 25, atol=1e-6)
+    np.testing.assert_allclose(
+      times.seconds_at(np.arange(found.length(last))), action / 25, atol=1e-6
+    )
     for t in (3, 17):
       image = read.images(last, "camera", [t])[0].astype(int)
       assert np.abs(image - doubled[int(action[t])]).mean() < 6

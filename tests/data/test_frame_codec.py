@@ -13,17 +13,19 @@ def test_groups_of_ten_frames_and_their_numbers():
   for image in gray(*levels):
     encoder.add(image)
   frames = encoder.finish()
-  assert (frames.codec, len(frames.blobs)) == ("h264", 3) and frame_codec.blob_numbers(
+  assert (frames.codec, len(frames.blobs)) == ("h264", 3) and frame_codec.blob_indices(
     "h264", [0, 9, 10, 22, 9]
   ) == [0, 1, 2]
-  assert frame_codec.blob_numbers("jpeg", [3, 1, 3]) == [1, 3]
+  assert frame_codec.blob_indices("jpeg", [3, 1, 3]) == [1, 3]
   wanted = [21, 0, 10, 9, 21]
   out = np.zeros((5, 16, 16, 3), np.uint8)
   frame_codec.decode("h264", {i: frames.blobs[i] for i in (0, 1, 2)}, wanted, out)
   np.testing.assert_allclose(out.mean((1, 2, 3)), [levels[t] for t in wanted], atol=3)
-  with pytest.raises(images.Unreadable, match="^the frame size changes from .16, 16. to .8, 16.$"):
+  with pytest.raises(
+    images.UnreadableError, match="^the frame size changes from .16, 16. to .8, 16.$"
+  ):
     encoder.add(np.zeros((8, 16, 3), np.uint8))
-  with pytest.raises(images.Unreadable, match="^damaged h264 frame"):
+  with pytest.raises(images.UnreadableError, match="^damaged h264 frame"):
     frame_codec.decode("h264", {0: b"x"}, [0], out)
   assert (
     frame_codec.reduction("jpeg", (32, 32), (16, 16)) == 2

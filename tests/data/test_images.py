@@ -38,7 +38,7 @@ def test_pictures_of_16_bits_need_a_range():
   depth = np.linspace(400, 4400, 48 * 64).reshape(48, 64).astype(np.uint16)
   data = coded(depth)
   with pytest.raises(
-    video.Unreadable, match=r"16-bit picture \(values 400 to 4400\): set depth_range"
+    video.UnreadableError, match=r"16-bit picture \(values 400 to 4400\): set depth_range"
   ):
     video.decode_image(data, KEEP)
   image = video.decode_image(data, KEEP, SourceOptions(depth_range=(1000, 3000)))
@@ -143,11 +143,11 @@ def test_transparency_is_black_and_depth_needs_a_range():
     images.decode_image(clear, Geometry())[..., 0], [[100, 0], [0, 255]]
   )
   deep = Image.fromarray(np.array([[0, 301], [500, 60000]], np.uint16))
-  with pytest.raises(images.Unreadable, match=r"^16-bit picture \(values 0 to 60000\)"):
+  with pytest.raises(images.UnreadableError, match=r"^16-bit picture \(values 0 to 60000\)"):
     images.decode_image(coded(deep), Geometry())
-  with pytest.raises(images.Unreadable, match=r"^32-bit picture \(values 0.5 to 1.5\)"):
+  with pytest.raises(images.UnreadableError, match=r"^32-bit picture \(values 0.5 to 1.5\)"):
     images._scale_depth(np.array([[0.5, 1.5]], np.float32), "F", ())
-  with pytest.raises(images.Unreadable, match="^32-bit"):
+  with pytest.raises(images.UnreadableError, match="^32-bit"):
     images._scale_depth(np.array([[1, 2]], np.int32), "I", ())
   scaled = images.decode_image(coded(deep), Geometry(), SourceOptions(depth_range=(100, 500)))
   assert scaled.shape == (2, 2, 3) and scaled[..., 0].tolist() == scaled[..., 2].tolist() == [

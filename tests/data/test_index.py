@@ -69,7 +69,7 @@ def test_windows_follow_each_clips_rate():
   records = table([("x", 0, 40, 10), ("y", 0, 40, 30), ("z", 0, 40, 2)], cameras=("a",))
   windows = index.windows(records, frames=2, offset_seconds=0.5)
   assert np.bincount([w.segment for w in everything(windows)]).tolist() == [35, 25, 39]
-  assert index.frames_apart(records, 0.5) == [1, 5, 15]
+  assert index.offset_in_frames(records, 0.5) == [1, 5, 15]
 
 
 def test_single_frames_for_mae():
@@ -89,7 +89,7 @@ def test_windows_cross_the_clips_of_their_episode(clip):
   windows = index.windows(records, frames=3, offset_seconds=0.2)
   assert [(w.segment, w.t) for w in everything(windows)] == [(0, t) for t in range(length - 4)]
   row, frame = windows.segments.locate(0, 17)
-  assert (row, frame) == (17 // clip, 17 % clip) and windows.segments.begin(
+  assert (row, frame) == (17 // clip, 17 % clip) and windows.segments.first_frame(
     0, row
   ) == 17 // clip * clip
 
@@ -102,7 +102,9 @@ def test_windows_do_not_cross_cuts_gaps_and_clips_left_out():
   assert [int(n) for n in found.segments.start] == [0, 10, 25]
   assert (
     len(
-      index.windows(records, frames=2, offset_seconds=0.3, keep=np.array([True, True, False, True]))
+      index.windows(
+        records, frames=2, offset_seconds=0.3, clip_mask=np.array([True, True, False, True])
+      )
     )
     == 3 * 7
   )
@@ -125,7 +127,7 @@ def test_windows_without_a_near_frame_are_left_out_and_counted():
 def test_short_segments_are_counted_and_none_is_an_error():
   records = table([("x", 0, 10, 10), ("y", 0, 3, 10)])
   with pytest.warns(UserWarning, match="1 of 2 segments have no window"):
-    assert index.windows(records, frames=2, offset_seconds=0.5).segments_without == 1
+    assert index.windows(records, frames=2, offset_seconds=0.5).num_segments_without_window == 1
   with pytest.raises(
     errors.UserError,
     match=r"mine: no window fits: 2 frames 2.0 s apart, the longest segment has 10 frames",

@@ -28,7 +28,7 @@ def test_runs_of_first_frames(monkeypatch):
   monkeypatch.setattr(
     type(records), "explicit_parts", lambda self, rows: iter([{1: uneven.explicit}])
   )
-  found = index.runs(index.shards.segments(records), frames=2, offset=0.1)
+  found = index.start_ranges(index.shards.segments(records), frames=2, offset=0.1)
   assert [column.tolist() for column in found[:3]] == [
     [0, 1, 1, 1, 2],
     [0, 0, 4, 6, 0],

@@ -197,7 +197,7 @@ class Broken(makers.Synthetic):
   def __getitem__(self, i):
     self.read.append(i)
     if i in self.bad:
-      raise video.Unreadable(f"reason\n{i}")
+      raise video.UnreadableError(f"reason\n{i}")
     raw = super().__getitem__(i)
     return dataclasses.replace(raw, arrays={}) if i in self.bare else raw
 

@@ -97,7 +97,7 @@ def test_clips_and_episodes_come_back(data, tmp_path):
   np.testing.assert_array_equal(found.frame_numbers("episode_1"), range(9))
   with pytest.raises(errors.UserError, match="episode 'episode_7' does not exist"):
     found.episode("episode_7")
-  with pytest.raises(video.Unreadable, match="lists no shard-00099"):
+  with pytest.raises(video.UnreadableError, match="lists no shard-00099"):
     found.clip(99, 0)
 
 
@@ -152,7 +152,7 @@ def test_a_flipped_bit_is_noticed_when_it_is_read(data, tmp_path):
   file.write_bytes(raw)
   found = labels.Labels(str(folder))
   with pytest.raises(
-    video.Unreadable, match="labels-00000.labels clip 0: the checksum of 'z/left' differs"
+    video.UnreadableError, match="labels-00000.labels clip 0: the checksum of 'z/left' differs"
   ):
     found.clip(0, 0)
   assert found.clip(0, 1)["left"].valid.any()
@@ -244,7 +244,7 @@ def test_a_walk_shows_every_frame_of_every_camera_once(data):
   ]
   assert plan.reach == 2
   for settings in (dict(threads=0), dict(threads=2, prefetch=3), dict(workers=1, prefetch=1)):
-    with sequences.walk(data, plan, every, image_size=8, **settings) as clips:
+    with sequences.iterate_clips(data, plan, every, image_size=8, **settings) as clips:
       for one in every:
         seen = [next(clips) for _ in plan.segments.rows(one.segment)]
         numbers = [makers.number(image) for clip in seen for image in clip["frames"]]
@@ -281,7 +281,7 @@ def test_a_camera_without_labels_is_named(data, tmp_path):
   found = labels.Labels(write(data, tmp_path / "l"))
   for read in (found.z, found.valid):
     with pytest.raises(
-      video.Unreadable, match="labels-00000.labels clip 0 has no array '.*/right'"
+      video.UnreadableError, match="labels-00000.labels clip 0 has no array '.*/right'"
     ):
       read(0, 0, "right")
   assert found.clip(0, 0, ["right"]) == {}

@@ -117,7 +117,7 @@ def test_episodes_without_labels_get_none(tmp_path):
   class Broken(type(sources.open_source(source))):
     def __getitem__(self, i):
       if i == 1:
-        raise sources.Unreadable("broken")
+        raise sources.UnreadableError("broken")
       return super().__getitem__(i)
 
   data = makers.shards(tmp_path / "s", source=Broken(source, sources.SourceOptions()))

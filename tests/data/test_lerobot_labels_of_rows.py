@@ -36,7 +36,7 @@ def test_labels_find_their_rows():
   ] and motion.valid.tolist() == [False, True, False, False, False]
   clips = {(0, 0): {"a": motions([[1, 1]], [True])}, (0, 1): {"a": motions([[2, 2]], [False])}}
   segments = types.SimpleNamespace(
-    rows=lambda segment: {7: [3, 4]}[segment], place=lambda row: (0, row - 3)
+    rows=lambda segment: {7: [3, 4]}[segment], clip_location=lambda row: (0, row - 3)
   )
   find = lerobot_labels._by_segment(
     types.SimpleNamespace(clip=lambda *place: clips[place]), segments, [5, 7]

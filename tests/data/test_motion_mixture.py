@@ -91,15 +91,15 @@ def test_what_nobody_says_of_batches(monkeypatch):
   for _ in range(2):
     with pytest.raises(Recorded):
       mixture.batches(pipeline.Layout(8), Batching(4))
-  reading = ReadOptions(1, 2, 3)
+  read_options = ReadOptions(1, 2, 3)
   batching = Batching(4, seed=2, start_step=5, process=ProcessSlice(1, 2))
   mixture = motion_mixture.MotionMixture([data.DataSet("p")], validation_fraction=0.3)
   with pytest.raises(Recorded):
-    mixture.batches(pipeline.Layout(8, kind="mae"), batching, reading, split="all")
+    mixture.batches(pipeline.Layout(8, kind="mae"), batching, read_options, split="all")
   assert asked == [("TABLE", 2, Split("train", 0.1)), ("TABLE", 1, Split("all", 0.3))]
   del calls[0]  # the same windows, not enumerated again
   usual = (Batching(4, seed=0, start_step=0, process=ProcessSlice(0, 1)), ReadOptions(0, 4, 4))
-  assert [given[3:] for given, _ in calls] == [usual, (batching, reading)]
+  assert [given[3:] for given, _ in calls] == [usual, (batching, read_options)]
   calls.clear()
   opened.entry = policy_index.PolicySet("p", weight=3.0)
   loader = types.SimpleNamespace(sets=[opened], layout=EMPTY)
@@ -115,7 +115,7 @@ def test_what_nobody_says_of_evaluations(monkeypatch):
   with monkeypatch.context() as patch:
     calls = recorder(patch, pipeline, "open_windows")
     with pytest.raises(Recorded):
-      mixture.evaluation(pipeline.Layout(8, frames=3), Batching(4))
+      mixture.evaluation_windows(pipeline.Layout(8, frames=3), Batching(4))
     expected = {"frames": 3, "split": Split("validation", 0.1)}
     assert calls == [((mixture.datasets[0], "TABLE"), expected)]
   with monkeypatch.context() as patch:

@@ -136,7 +136,7 @@ def test_an_array_is_handed_over_whole_or_not_at_all(monkeypatch):
   }
   size = batch["frames"].nbytes
   before = in_shared_memory(size)
-  given = stream._hand_over(batch)
+  given = stream._to_shared_memory(batch)
   assert given["small"] is batch["small"] and given["turned"] is batch["turned"]
   received = SharedMemoryArray.from_metadata(given["frames"])
   received.unlink_on_del()
@@ -158,7 +158,7 @@ def test_an_array_is_handed_over_whole_or_not_at_all(monkeypatch):
       "config.data.workers"
     ),
   ):
-    stream._hand_over(batch)
+    stream._to_shared_memory(batch)
   assert in_shared_memory(size) <= before
 
 

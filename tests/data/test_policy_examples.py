@@ -14,9 +14,9 @@ def test_actions_of_a_step():
     ("first", [[0, 1], [4, 5], [8, 9]]),
     ("last", [[2, 3], [8, 9], [8, 9]]),
   ):
-    found = policy_examples.reduced(actions, np.array([0, 2, 4]), np.array([2, 5, 5]), how)
+    found = policy_examples.reduce_actions(actions, np.array([0, 2, 4]), np.array([2, 5, 5]), how)
     assert found.tolist() == expected and found.dtype == np.float32
-  single = policy_examples.reduced(actions, np.array([0, 3]), np.array([1, 4]), "mean")
+  single = policy_examples.reduce_actions(actions, np.array([0, 3]), np.array([1, 4]), "mean")
   assert single.tolist() == [[0, 1], [6, 7]]
 
 
@@ -35,5 +35,7 @@ def test_instructions_have_one_shape():
 
 def test_reduction_of_overlapping_steps():
   actions = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-  found = policy_examples.reduced(actions, np.arange(9), np.minimum(np.arange(9) + 4, 9), "mean")
+  found = policy_examples.reduce_actions(
+    actions, np.arange(9), np.minimum(np.arange(9) + 4, 9), "mean"
+  )
   np.testing.assert_allclose(found, [actions[t : t + 4].mean(0) for t in range(9)], rtol=1e-6)

@@ -174,7 +174,7 @@ def test_how_frames_were_made_square(data):
 def test_what_fills_the_slots(data):
   def filled(count, *cameras, **more):
     (one,) = opened(PolicySet("one", robot="arm", cameras=cameras, **more))
-    return policy_facts.filled(one, count)
+    return policy_facts.slot_cameras(one, count)
 
   assert (
     filled(1) == ("l",)

@@ -162,19 +162,21 @@ def random_table(rng):
   )
 
 
-def examples_by_a_loop(table, *, split_keep, keep, cameras, views, actions, offset_seconds):
+def examples_by_a_loop(table, *, split_mask, example_mask, cameras, views, actions, offset_seconds):
   """[(segment, camera, frame)] by what the words say: every frame that has an action, or else
   another frame an offset later.
   """
-  segments, found = shards.segments(table, split_keep), []
+  segments, found = shards.segments(table, split_mask), []
   for s in range(len(segments)):
     explicit = table.explicit_times([row for row in segments.rows(s) if not table.uniform[row]])
     later = index.segment_times(segments, s, explicit).partners(
       np.arange(segments.length(s)), offset_seconds or 1
     )[1]
     for row in segments.rows(s):
-      for t in range(segments.begin(s, row), segments.begin(s, row) + int(table.length[row])):
-        if keep[row] and (
+      for t in range(
+        segments.first_frame(s, row), segments.first_frame(s, row) + int(table.length[row])
+      ):
+        if example_mask[row] and (
           actions and table.has_action[row] or offset_seconds is not None and later[t]
         ):
           found += [(s, camera, t) for camera in ((-1,) if views == "together" else cameras)]
@@ -188,10 +190,10 @@ def test_examples_are_those_of_a_loop(actions, offset_seconds):
   rng, several = np.random.default_rng(0), 0
   for _ in range(150):
     table = random_table(rng)
-    split_keep = rng.random(len(table)) < rng.choice([0.7, 1])
+    split_mask = rng.random(len(table)) < rng.choice([0.7, 1])
     settings = dict(
-      split_keep=split_keep,
-      keep=split_keep & (rng.random(len(table)) < rng.choice([0.5, 1])),
+      split_mask=split_mask,
+      example_mask=split_mask & (rng.random(len(table)) < rng.choice([0.5, 1])),
       cameras=(0, 1),
       views=str(rng.choice(policy_index.VIEWS)),
       actions=actions,
@@ -205,7 +207,7 @@ def test_examples_are_those_of_a_loop(actions, offset_seconds):
       (one.segment, one.camera, one.t) for one in map(found.__getitem__, range(len(found)))
     ] == expected
     frames = sorted({(s, t) for s, _, t in expected})
-    runs = list(zip(*(column.tolist() for column in found.runs()), strict=True))
+    runs = list(zip(*(column.tolist() for column in found.frame_ranges()), strict=True))
     assert [(s, t) for s, first, last in runs for t in range(first, last)] == frames
     # runs are as long as they can be
     assert all(

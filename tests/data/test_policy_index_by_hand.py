@@ -73,8 +73,8 @@ def test_examples_by_hand():
     return policy_index.enumerate_examples(
       records,
       **dict(
-        split_keep=whole,
-        keep=keep,
+        split_mask=whole,
+        example_mask=keep,
         cameras=(1, 0),
         views="together",
         actions=True,
@@ -88,7 +88,7 @@ def test_examples_by_hand():
   assert [dataclasses.astuple(found[i]) for i in range(len(found))] == [
     (0, -1, t) for t in range(5)
   ]
-  assert [column.tolist() for column in found.runs()] == [
+  assert [column.tolist() for column in found.frame_ranges()] == [
     [0],
     [0],
     [5],
@@ -99,7 +99,7 @@ def test_examples_by_hand():
     and len(make(actions=False, offset_seconds=None)) == 0
   )
   assert make(actions=False, offset_seconds=None).rows().tolist() == []
-  each = make(views="each", keep=whole)
+  each = make(views="each", example_mask=whole)
   assert [dataclasses.astuple(each[i]) for i in (0, 4, 5, 9, 10, 12, 13, 15)] == [
     (0, 0, 0),
     (0, 0, 4),
@@ -110,7 +110,7 @@ def test_examples_by_hand():
     (1, 1, 0),
     (1, 1, 2),
   ] and len(each) == 16
-  assert [column.tolist() for column in each.runs()] == [[0, 1], [0, 0], [5, 3]]
+  assert [column.tolist() for column in each.frame_ranges()] == [[0, 1], [0, 0], [5, 3]]
   for i in (-1, 16):
     with pytest.raises(IndexError):
       each[i]

@@ -20,4 +20,4 @@ from como_jax.data import policy_pipeline
   ],
 )
 def test_shares_of_a_cap(counts, most, expected):
-  assert policy_pipeline._shares(counts, most) == expected
+  assert policy_pipeline._equal_shares(counts, most) == expected

@@ -35,17 +35,17 @@ def test_the_oldest_observation_stands_in_for_those_before_it(rows):
 
 
 def test_states_are_normalized_and_padded(rows):
-  row = rows.numbers("arm", np.float32([6]), TEXT)
+  row = rows.non_image_inputs("arm", np.float32([6]), TEXT)
   np.testing.assert_array_equal(row["state"], np.float32([1, 0, 0]))
   assert row["state_mask"] and row["robot"] == 0 and row["robot"].dtype == np.int32
-  row = rows.numbers("leg", np.float32([2, 4, 0]), TEXT)
+  row = rows.non_image_inputs("leg", np.float32([2, 4, 0]), TEXT)
   np.testing.assert_array_equal(row["state"], np.float32([1, 1, -1]))
   assert row["robot"] == 1 and row["language"] is TEXT[0] and row["language_mask"] is TEXT[1]
 
 
 @pytest.mark.parametrize("robot", ["", "leg"])
 def test_what_is_not_there_is_zero_and_masked(rows, robot):
-  row = rows.numbers(robot, None, TEXT)
+  row = rows.non_image_inputs(robot, None, TEXT)
   assert not row["state"].any() and not row["state_mask"]
   assert row["robot"] == (1 if robot else 0)
 

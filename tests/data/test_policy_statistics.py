@@ -74,15 +74,15 @@ def by_a_loop(sets, found, keep):
   total, counted = statistics.Accumulator(keep), set()
   for one, opened in zip(sets, found, strict=True):
     segments = opened.windows.segments
-    for segment, first, last in zip(*opened.windows.runs(), strict=True):
+    for segment, first, last in zip(*opened.windows.frame_ranges(), strict=True):
       for row in segments.rows(int(segment)):
         for camera in opened.slots if one.labels else ():
-          z, valid, _ = opened.motions.clip(*segments.place(row))[camera]
+          z, valid, _ = opened.motions.clip(*segments.clip_location(row))[camera]
           frames = [
             t
             for t in range(len(z))
             if valid[t]
-            and first <= segments.begin(int(segment), row) + t < last
+            and first <= segments.first_frame(int(segment), row) + t < last
             and (one.labels, row, camera, t) not in counted
           ]
           counted |= {(one.labels, row, camera, t) for t in frames}

@@ -26,11 +26,11 @@ def test_numbers_of_any_frames(uneven_path):
     (11, 12),
   ):
     np.testing.assert_array_equal(
-      read.numbers(0, "action", first, last), whole[0][max(first, 0) : last]
+      read.read_array(0, "action", first, last), whole[0][max(first, 0) : last]
     )
-  np.testing.assert_array_equal(read.numbers(1, "action", 1, 6), whole[1][1:6])
-  np.testing.assert_array_equal(read.numbers(2, "action", 17, 20), whole[2][17:])
-  assert read.numbers(0, "torque", 0, 3) is None
+  np.testing.assert_array_equal(read.read_array(1, "action", 1, 6), whole[1][1:6])
+  np.testing.assert_array_equal(read.read_array(2, "action", 17, 20), whole[2][17:])
+  assert read.read_array(0, "torque", 0, 3) is None
 
 
 def test_images_of_any_frames_in_any_order(uneven_path):
@@ -59,7 +59,7 @@ def test_times_of_segments_and_clips(uneven_path):
   )
   np.testing.assert_allclose(read.clip_times(1), np.arange(6, 12) / 10)
   read = pickle.loads(pickle.dumps(read))
-  np.testing.assert_allclose(read.times(2).at(np.array([1, 2])), [0.13, 0.2])
+  np.testing.assert_allclose(read.times(2).seconds_at(np.array([1, 2])), [0.13, 0.2])
 
 
 def test_open_files_are_few_and_the_oldest_is_closed(uneven_path, monkeypatch):
@@ -74,6 +74,6 @@ def test_open_files_are_few_and_the_oldest_is_closed(uneven_path, monkeypatch):
     {"shard": 0, "file": "f0"},
   )
   assert [cache[i] for i in (0, 2, 0, 1, 0)] == [1, 3, 1, 4, 1]  # 1 was used longest ago
-  with pytest.raises(video.Unreadable, match="^p: the manifest lists no shard-00009.shard$"):
+  with pytest.raises(video.UnreadableError, match="^p: the manifest lists no shard-00009.shard$"):
     _ = cache[9]
   assert pickle.loads(pickle.dumps(cache))[3] == 5

@@ -77,7 +77,7 @@ def test_a_smaller_decode_is_the_average_of_the_whole_one(stored, target):
 
 def test_an_image_of_another_size_than_the_record_says_is_damage():
   coded = video.encode_jpeg(textured(0), 95)
-  with pytest.raises(video.Unreadable, match="damaged jpeg frame .*16, 16, 3"):
+  with pytest.raises(video.UnreadableError, match="damaged jpeg frame .*16, 16, 3"):
     frame_codec.decode("jpeg", {0: coded}, [0], np.empty((1, 8, 8, 3), np.uint8), by=2)
 
 
@@ -119,7 +119,9 @@ def test_training_evaluation_labeling_and_policies_see_the_same_frames(tmp_path,
     episode, length = table.episodes[table.episode[segments.first_row[i]]], segments.length(i)
     whole = read.images(i, "camera", range(length))
     blobs = (
-      read.shards[0].blobs(segments.place(segments.first_row[i])[1], "camera", range(length))
+      read.shards[0].blobs(
+        segments.clip_location(segments.first_row[i])[1], "camera", range(length)
+      )
       if codec == "jpeg"
       else {}
     )
@@ -131,7 +133,7 @@ def test_training_evaluation_labeling_and_policies_see_the_same_frames(tmp_path,
     assert np.array_equal(expected[episode], exact) == (by == 1)
   plan = sequences.plan(table, offset_seconds=0.1)
   walk = plan.sequences(0)
-  with sequences.walk(path, plan, walk, image_size=size, threads=0) as pieces:
+  with sequences.iterate_clips(path, plan, walk, image_size=size, threads=0) as pieces:
     for one in walk:
       frames = np.concatenate([next(pieces)["frames"] for _ in segments.rows(one.segment)])
       np.testing.assert_array_equal(

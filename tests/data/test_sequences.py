@@ -41,7 +41,7 @@ def test_pairs_are_chosen_by_time_and_their_difference_is_true():
   """30 frames a second, then 10, then 30: brute force over all pairs of frames."""
   seconds = np.concatenate([np.arange(30) / 30, 1 + np.arange(20) / 10, 3 + np.arange(31) / 30])
   for offset in (0.15, 0.2, 0.4):
-    pairs = sequences.Pairs.of(FrameTimes.of(seconds), offset)
+    pairs = sequences.Pairs.from_times(FrameTimes.from_seconds(seconds), offset)
     left_out = at_end = 0
     for t, wanted in enumerate(seconds + offset):
       # the first of two equally near ones
@@ -75,7 +75,7 @@ def test_reach_is_that_of_the_fastest_part(tmp_path):
   )
   plan = sequences.plan(shards.read_table(data), offset_seconds=0.4)
   assert plan.segments.uniform.tolist() == [True, False] and plan.reach == 12
-  np.testing.assert_allclose(plan.times(1).at(np.arange(42)), varying, atol=1e-9)
+  np.testing.assert_allclose(plan.times(1).seconds_at(np.arange(42)), varying, atol=1e-9)
 
 
 def test_a_damaged_frame_is_named_and_those_beside_it_are_used(tmp_path):
@@ -83,7 +83,7 @@ def test_a_damaged_frame_is_named_and_those_beside_it_are_used(tmp_path):
     data = makers.shards(tmp_path / codec, (14,), clip_frames=12, codec=codec)
     plan = sequences.plan(shards.read_table(data), offset_seconds=0.1)
     makers.damage(data, "episode_0", frame=blob)
-    with sequences.walk(data, plan, plan.sequences(0), image_size=16) as clips:
+    with sequences.iterate_clips(data, plan, plan.sequences(0), image_size=16) as clips:
       first, last = clips
     assert last["readable"].all() and np.flatnonzero(~first["readable"]).tolist() == lost
     assert [makers.number(x) for x in first["frames"][:10]] == list(range(10)) and not first[
@@ -96,7 +96,9 @@ def test_a_missing_shard_is_damage_of_all_its_clips(tmp_path):
   data = makers.shards(tmp_path / "s", (6, 6), episodes_per_shard=1)
   plan = sequences.plan(shards.read_table(data), offset_seconds=0.1)
   (tmp_path / "s" / shards.shard_name(0)).unlink()
-  with sequences.walk(data, plan, [*plan.sequences(0), *plan.sequences(1)], image_size=16) as clips:
+  with sequences.iterate_clips(
+    data, plan, [*plan.sequences(0), *plan.sequences(1)], image_size=16
+  ) as clips:
     first, second = clips
   assert (
     not first["readable"].any()
@@ -106,16 +108,16 @@ def test_a_missing_shard_is_damage_of_all_its_clips(tmp_path):
 
 
 def test_pairs_by_hand():
-  found = sequences.Pairs.of(FrameTimes(0.0, 0.1, 6), 0.2)
+  found = sequences.Pairs.from_times(FrameTimes(0.0, 0.1, 6), 0.2)
   assert (
     found.second[:4].tolist() == [2, 3, 4, 5] and found.valid.tolist() == [True] * 4 + [False] * 2
   )
   np.testing.assert_allclose(found.difference, [0.2] * 4 + [0, 0], rtol=1e-6)
   assert found.difference.dtype == np.float32 and (found.left_out, found.at_end) == (0, 2)
-  found = sequences.Pairs.of(FrameTimes(0.0, 0.1, 6), 0.15)
+  found = sequences.Pairs.from_times(FrameTimes(0.0, 0.1, 6), 0.15)
   assert (found.left_out, found.at_end, found.valid.any()) == (4, 2, False)
   gap = np.array([0.0, 0.1, 0.2, 0.9, 1.0, 1.1])
-  found = sequences.Pairs.of(FrameTimes(0.0, 0.0, 6, gap), 0.2)
+  found = sequences.Pairs.from_times(FrameTimes(0.0, 0.0, 6, gap), 0.2)
   assert found.valid.tolist() == [True, False, False, True, False, False] and (
     found.left_out,
     found.at_end,

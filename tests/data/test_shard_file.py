@@ -56,7 +56,7 @@ def test_round_trip_reads_the_wanted_frames(tmp_path, codec, quality, size):
     assert len(file) == 3 and set(file.cameras) == {"top", "wrist"} and file.codec("top") == codec
     assert file.size(0, "top") == size and [file.length(i) for i in range(3)] == [25, 7, 1]
     wanted = [24, 0, 13, 13, 2]
-    blobs = file.blobs(0, "wrist", frame_codec.blob_numbers(codec, wanted))
+    blobs = file.blobs(0, "wrist", frame_codec.blob_indices(codec, wanted))
     out = np.empty((5, *size, 3), np.uint8)
     frame_codec.decode(codec, blobs, wanted, list(out))
     assert [makers.number(image) for image in out] == wanted
@@ -101,9 +101,9 @@ def test_another_version_is_refused_and_a_cut_file_is_unreadable(tmp_path):
   for content in (data[:5], data[:-10], data[: len(data) // 2], b"x" + data[1:], b""):
     (tmp_path / "v").write_bytes(content)
     for place in (entry, None) if len(content) < len(data) - 32 or content[:1] == b"x" else (None,):
-      with pytest.raises(video.Unreadable, match=str(tmp_path / "v")):
+      with pytest.raises(video.UnreadableError, match=str(tmp_path / "v")):
         shard_file.ShardFile(str(tmp_path / "v"), place)
-  with pytest.raises(video.Unreadable, match="No such file"):
+  with pytest.raises(video.UnreadableError, match="No such file"):
     shard_file.ShardFile(str(tmp_path / "nothing"))
 
 
@@ -132,23 +132,23 @@ def test_every_flipped_bit_is_seen(tmp_path):
     entry["index_offset"] + entry["index_size"] - 3,
   ):
     (tmp_path / "d").write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
-    with pytest.raises(video.Unreadable, match="damaged"):
+    with pytest.raises(video.UnreadableError, match="damaged"):
       everything(tmp_path / "d", entry)
   at = os.path.getsize(tmp_path / "s") - 20
   (tmp_path / "d").write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
-  with pytest.raises(video.Unreadable):
+  with pytest.raises(video.UnreadableError):
     everything(tmp_path / "d", None)
 
 
 def test_a_size_that_changes_within_a_clip_is_unreadable():
   encoder = frame_codec.FrameEncoder("jpeg", 95)
   encoder.add(makers.picture(0, 16, 16))
-  with pytest.raises(video.Unreadable, match="size changes"):
+  with pytest.raises(video.UnreadableError, match="size changes"):
     encoder.add(makers.picture(0, 16, 18))
 
 
 def test_bytes_that_are_no_picture_are_unreadable():
-  with pytest.raises(video.Unreadable, match="damaged jpeg"):
+  with pytest.raises(video.UnreadableError, match="damaged jpeg"):
     frame_codec.decode("jpeg", {0: b"not a jpeg"}, [0], [np.empty((16, 24, 3), np.uint8)])
 
 

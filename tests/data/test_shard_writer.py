@@ -49,7 +49,7 @@ class Failing(makers.Synthetic):
 
 def test_a_unit_of_work(tmp_path):
   said, settings = ([], ingest_settings.Settings(0, "squash", "jpeg", 95, 4, ("camera",), 9, {}))
-  source = Failing((3, 9, 5, 6, 2), {1: ValueError("a\nb"), 3: video.Unreadable("bad")})
+  source = Failing((3, 9, 5, 6, 2), {1: ValueError("a\nb"), 3: video.UnreadableError("bad")})
   unit = shard_writer.Unit(2, 0, 5, {4: "kills"}, {})
   sidecar = shard_writer.WriteShard(source, str(tmp_path), settings)(unit, said.append)
   assert sidecar["quarantine"] == [

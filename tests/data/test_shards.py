@@ -47,13 +47,13 @@ def test_damaged_and_other_shards_are_named(tmp_path):
     and len(read.images(1, "camera", range(30))) == 30
   )
   with pytest.raises(
-    sources.Unreadable,
+    sources.UnreadableError,
     match=r"shard-00000.shard clip 1 camera 'camera': the checksum of blob 30 differs",
   ):
     read.images(1, "camera", [29, 30])
   assert "shard-00000.shard has changed" in shards.verify(path)[0]
   os.remove(f"{path}/shard-00000.shard")
-  with pytest.raises(sources.Unreadable, match="shard-00000.shard"):
+  with pytest.raises(sources.UnreadableError, match="shard-00000.shard"):
     makers.segments(path)[1].images(0, "camera", [0])
   manifest = json.loads(pathlib.Path(f"{path}/manifest.json").read_text())
   for version, advice in ((99, "update como_jax"), (1, "ingest the source again")):
@@ -208,7 +208,11 @@ def test_segments_end_where_anything_changes():
     (2, 0),
     (2, 5),
   ]
-  assert found.locate(1, 4) == (4, 0) and found.begin(1, 4) == 4 and found.place(4) == (0, 4)
+  assert (
+    found.locate(1, 4) == (4, 0)
+    and found.first_frame(1, 4) == 4
+    and found.clip_location(4) == (0, 4)
+  )
   for frame in (-1, 8):
     with pytest.raises(IndexError, match=f"^frame {frame} of a segment of 8$"):
       found.locate(1, frame)

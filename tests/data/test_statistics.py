@@ -30,7 +30,7 @@ def test_streaming_equals_numpy():
 
 def test_memory_is_bounded_and_quantiles_stay_close():
   rows = np.random.default_rng(1).normal(size=(20_000, 1))
-  accumulator = statistics.Accumulator(keep=1000)
+  accumulator = statistics.Accumulator(sample_size=1000)
   for part in np.array_split(rows, 37):
     accumulator.add(part)
   assert accumulator._held <= 1000
@@ -65,14 +65,14 @@ def of(rows, **settings):
 
 def test_thinning_keeps_every_second_row_of_all():
   rows = np.arange(23.0)[:, None]
-  accumulator = of((rows[:5], rows[5:6], rows[6:13], rows[13:]), keep=6)
+  accumulator = of((rows[:5], rows[5:6], rows[6:13], rows[13:]), sample_size=6)
   assert np.concatenate(accumulator._sample)[:, 0].tolist() == [0, 4, 8, 12, 16, 20]
   found = accumulator.finish()
   assert (found.count, found.mean[0], found.min[0], found.max[0]) == (23, 11, 0, 22) and found.std[
     0
   ] == pytest.approx(rows.std())
   assert (found.q01[0], found.q99[0]) == pytest.approx((0.2, 19.8))
-  assert np.concatenate(of((rows[:6],), keep=6)._sample)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+  assert np.concatenate(of((rows[:6],), sample_size=6)._sample)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
   assert statistics.Accumulator().finish() is None and of((np.zeros((0, 2)),)).finish() is None
   with pytest.raises(ValueError, match=r"expected rows \[n, D\], got shape \(3,\)"):
     statistics.Accumulator().add(np.zeros(3))

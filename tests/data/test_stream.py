@@ -21,7 +21,7 @@ class Broken:
   def locate(self, i):
     self.tried.append(i)
     if self.bad(i):
-      raise video.Unreadable(f"window {i}")
+      raise video.UnreadableError(f"window {i}")
     return i
 
 
@@ -143,7 +143,7 @@ def test_how_far_is_read_ahead(given, read, workers):
   batches(**given)
   (made,) = Stream.made
   assert made.read == read and getattr(made, "workers", None) == workers
-  assert getattr(made, "change", None) == (stream._hand_over if workers else None)
+  assert getattr(made, "change", None) == (stream._to_shared_memory if workers else None)
 
 
 def test_steps_and_the_end():

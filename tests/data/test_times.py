@@ -74,18 +74,20 @@ def test_ties_go_to_the_earlier_frame():
 
 
 def test_what_is_too_far_is_not_valid():
-  slow = FrameTimes.of(np.arange(40) / 10)
+  slow = FrameTimes.from_seconds(np.arange(40) / 10)
   # 0.05 s away, a fifth of the offset is 0.03
   assert not slow.partners(np.arange(20), 0.15)[1].any()
   assert slow.valid_starts(0.15, 2) == (pytest.approx([]), 38)
   gap = PATTERNS["gap"]
   # 0.5 s from the nearest, though half of the gap is more
-  assert not FrameTimes.of(gap).partners(np.array([10]), 1.3)[1][0]
-  assert not FrameTimes.of(np.arange(30) / 30).partners(np.array([25]), 0.2)[1][0]  # beyond the end
+  assert not FrameTimes.from_seconds(gap).partners(np.array([10]), 1.3)[1][0]
+  assert not FrameTimes.from_seconds(np.arange(30) / 30).partners(np.array([25]), 0.2)[1][
+    0
+  ]  # beyond the end
 
 
 def test_the_slow_part_of_a_phone_clip_is_left_out_and_counted():
-  starts, left_out = FrameTimes.of(phone()).valid_starts(0.15, 2)
+  starts, left_out = FrameTimes.from_seconds(phone()).valid_starts(0.15, 2)
   expected = [t for t in range(len(phone())) if partner(phone(), t, 0.15)[1]]
   assert starts.tolist() == expected
   ends_in_time = [t for t in range(len(phone())) if phone()[t] + 0.15 <= phone()[-1]]
@@ -94,17 +96,17 @@ def test_the_slow_part_of_a_phone_clip_is_left_out_and_counted():
 
 def test_rounded_clocks_are_uniform_and_real_jitter_is_not():
   milliseconds = np.round(np.arange(300) * 1000 / 29.97) / 1000
-  found = FrameTimes.of(milliseconds)
+  found = FrameTimes.from_seconds(milliseconds)
   assert (
     found.explicit is None
-    and np.abs(found.at(np.arange(300)) - milliseconds).max() <= times.UNIFORM_WITHIN
+    and np.abs(found.seconds_at(np.arange(300)) - milliseconds).max() <= times.UNIFORM_WITHIN
   )
-  exact = FrameTimes.of(np.float32(np.arange(200) / 40).astype(np.float64))
+  exact = FrameTimes.from_seconds(np.float32(np.arange(200) / 40).astype(np.float64))
   assert exact.explicit is None and exact.interval == 0.025 and abs(exact.rate - 40) < 1e-9
   jittered = np.arange(100) / 30 + np.random.default_rng(0).uniform(-4e-3, 4e-3, 100)
-  assert FrameTimes.of(jittered).explicit is not None
+  assert FrameTimes.from_seconds(jittered).explicit is not None
   # at 960 frames a second 1 ms is no rounding
-  fast = FrameTimes.of(np.round(np.arange(100) * 1000 / 960) / 1000)
+  fast = FrameTimes.from_seconds(np.round(np.arange(100) * 1000 / 960) / 1000)
   assert fast.explicit is None or np.array_equal(
     fast.explicit, np.round(np.arange(100) * 1000 / 960) / 1000
   )
@@ -116,32 +118,36 @@ def test_rounded_clocks_are_uniform_and_real_jitter_is_not():
 )
 def test_times_that_are_none_are_named(seconds, message):
   with pytest.raises(ValueError, match=message):
-    FrameTimes.of(np.array(seconds))
+    FrameTimes.from_seconds(np.array(seconds))
 
 
 def test_slices_and_single_frames():
   for seconds in (PATTERNS["30"], PATTERNS["random"]):
-    whole = FrameTimes.of(seconds)
-    np.testing.assert_allclose(whole.slice(10, 30).at(np.arange(20)), seconds[10:30], atol=1e-9)
-  one = FrameTimes.of(np.array([2.5]))
-  assert (one.at(0), one.rate, len(one)) == (2.5, 0.0, 1) and not one.partners(np.array([0]), 0.1)[
-    1
-  ][0]
+    whole = FrameTimes.from_seconds(seconds)
+    np.testing.assert_allclose(
+      whole.slice(10, 30).seconds_at(np.arange(20)), seconds[10:30], atol=1e-9
+    )
+  one = FrameTimes.from_seconds(np.array([2.5]))
+  assert (one.seconds_at(0), one.rate, len(one)) == (2.5, 0.0, 1) and not one.partners(
+    np.array([0]), 0.1
+  )[1][0]
   assert one.valid_starts(0.1, 1)[0].tolist() == [0]
 
 
 def test_jitter_stays_within_a_fifth_of_the_offset_and_is_even_in_seconds():
   rng = np.random.default_rng(0)
-  found = FrameTimes.of(np.arange(200) / 30)
+  found = FrameTimes.from_seconds(np.arange(200) / 30)
   drawn = [times.draw_jittered(found, 10, 40, 1.0, rng) - 40 for _ in range(2000)]
   assert set(drawn) == {-6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6}
   # four times as many frames behind the partner
-  crowded = FrameTimes.of(np.concatenate([np.arange(31) / 30, 1 + np.arange(1, 40) / 120]))
+  crowded = FrameTimes.from_seconds(
+    np.concatenate([np.arange(31) / 30, 1 + np.arange(1, 40) / 120])
+  )
   behind = np.mean([times.draw_jittered(crowded, 0, 30, 1.0, rng) > 30 for _ in range(2000)])
   assert 0.45 < behind < 0.6  # by seconds, not by frames (24 of 30 lie behind)
   # 14 is the partner, 15 as near to 0.15 s
   assert times.draw_jittered(found, 10, 14, 0.15, rng) in (14, 15)
-  sparse = FrameTimes.of(np.arange(20) / 5)
+  sparse = FrameTimes.from_seconds(np.arange(20) / 5)
   assert times.draw_jittered(sparse, 3, 4, 0.2, rng) == 4
 
 
@@ -167,7 +173,7 @@ def test_windows_and_jitter_of_uniform_times_are_those_of_arrays():
     seed, partner = int(rng.integers(2**31)), int(window[-1])
     mine, other = np.random.default_rng(seed), np.random.default_rng(seed)
     drawn = times.draw_jittered(found, start, partner, offset, mine)
-    wanted = float(found.at(start)) + offset
+    wanted = float(found.seconds_at(start)) + offset
     goal = wanted + other.uniform(-1, 1) * times.FRACTION * offset
     low, high = found.nearest(
       np.array([wanted - times.FRACTION * offset - 1e-9, wanted + times.FRACTION * offset + 1e-9])
@@ -175,10 +181,10 @@ def test_windows_and_jitter_of_uniform_times_are_those_of_arrays():
     near = [
       t
       for t in range(max(int(low), start + 1), int(high) + 1)
-      if t != partner and abs(found.at(t) - wanted) <= times.FRACTION * offset + 1e-9
+      if t != partner and abs(found.seconds_at(t) - wanted) <= times.FRACTION * offset + 1e-9
     ]
     assert drawn == (
-      near[int(np.argmin(np.abs(found.at(np.array(near)) - goal)))] if near else partner
+      near[int(np.argmin(np.abs(found.seconds_at(np.array(near)) - goal)))] if near else partner
     )
     assert mine.bit_generator.state == other.bit_generator.state
     beside += len(near) > 1
@@ -194,36 +200,40 @@ def test_uniform_within_three_quarters_of_a_millisecond():
   # the line goes through the middle of a bump
   for away, uniform in ((1.4e-3, True), (1.6e-3, False)):
     bumped = line + away * (np.arange(11) == 5)
-    assert (FrameTimes.of(bumped).explicit is None) == uniform
+    assert (FrameTimes.from_seconds(bumped).explicit is None) == uniform
   # at a thousand a second a quarter of the interval
   for away, uniform in ((4e-4, True), (6e-4, False)):
     bumped = np.arange(11) / 1000 + away * (np.arange(11) == 5)
-    assert (FrameTimes.of(bumped).explicit is None) == uniform
-  found = FrameTimes.of(line + 1e-3 * (np.arange(11) == 5))
+    assert (FrameTimes.from_seconds(bumped).explicit is None) == uniform
+  found = FrameTimes.from_seconds(line + 1e-3 * (np.arange(11) == 5))
   assert (
     found.first == pytest.approx(0.5e-3, abs=5e-5) and found.interval == 0.1 and found.count == 11
   )
   # Two seconds a frame: no whole number of frames a second.
-  assert dataclasses.astuple(FrameTimes.of(3 + 2 * np.arange(4)))[:3] == (3, 2, 4)
+  assert dataclasses.astuple(FrameTimes.from_seconds(3 + 2 * np.arange(4)))[:3] == (3, 2, 4)
   # 30.03 a second is 30 for three frames and not for 30.
-  assert FrameTimes.of(np.arange(3) / 30.003).interval == 1 / 30 and FrameTimes.of(
-    np.arange(90) / 30.03
-  ).interval == pytest.approx(1 / 30.03)
-  assert dataclasses.astuple(FrameTimes.of(np.array([]))) == (
+  assert FrameTimes.from_seconds(
+    np.arange(3) / 30.003
+  ).interval == 1 / 30 and FrameTimes.from_seconds(np.arange(90) / 30.03).interval == pytest.approx(
+    1 / 30.03
+  )
+  assert dataclasses.astuple(FrameTimes.from_seconds(np.array([]))) == (
     0.0,
     0.0,
     0,
     None,
-  ) and dataclasses.astuple(FrameTimes.of(np.array([4.0]))) == (4.0, 0.0, 1, None)
-  assert dataclasses.astuple(FrameTimes.of(np.array([4.0, 4.5]))) == (4.0, 0.5, 2, None)
-  assert FrameTimes.of(1.00001 * np.arange(4)).interval == 1.0
-  uneven = FrameTimes.of(np.array([1.0, 1.1, 1.5]))
+  ) and dataclasses.astuple(FrameTimes.from_seconds(np.array([4.0]))) == (4.0, 0.0, 1, None)
+  assert dataclasses.astuple(FrameTimes.from_seconds(np.array([4.0, 4.5]))) == (4.0, 0.5, 2, None)
+  assert FrameTimes.from_seconds(1.00001 * np.arange(4)).interval == 1.0
+  uneven = FrameTimes.from_seconds(np.array([1.0, 1.1, 1.5]))
   assert (uneven.first, uneven.interval, uneven.count) == (
     1.0,
     0.25,
     3,
   ) and uneven.rate == pytest.approx(1 / 0.25)
-  assert FrameTimes.of(np.array([0.0, 0.1, 0.2, 0.7])).rate == pytest.approx(10)  # the median gap
+  assert FrameTimes.from_seconds(np.array([0.0, 0.1, 0.2, 0.7])).rate == pytest.approx(
+    10
+  )  # the median gap
   assert FrameTimes(0.0, 0.1, 1).rate == 0.0 and FrameTimes(0.0, 0.1, 2).rate == 10.0
 
 

@@ -102,10 +102,11 @@ def test_a_lost_packet_is_refused(tmp_path, codec, options):
   for k in (own[6], own[len(own) // 2]):
     np.delete(rows, k, 0).tofile(path)
     with pytest.raises(
-      video.Unreadable, match="^damaged: packets of the video are missing or broken in 1 places"
+      video.UnreadableError,
+      match="^damaged: packets of the video are missing or broken in 1 places",
     ):
       shown(path)
-    with pytest.raises(video.Unreadable, match="^damaged: packets"):
+    with pytest.raises(video.UnreadableError, match="^damaged: packets"):
       list(video.read_at(path, [0.9, 1.0], KEEP))
 
 

@@ -201,19 +201,20 @@ def test_read_at_counts_far_frames_and_refuses_a_short_video(tmp_path):
   assert [makers.number(frame) for frame in frames] == [8, 9, 9]
   assert notes == ["1 of 3 timestamps are further than half a frame from the nearest video frame"]
   with pytest.raises(
-    video.Unreadable, match=r"frame 12 of 15 at 1.200 s \(nearest frame at 0.900 s\).*too short"
+    video.UnreadableError,
+    match=r"frame 12 of 15 at 1.200 s \(nearest frame at 0.900 s\).*too short",
   ):
     list(video.read_at(path, np.arange(15) / 10, KEEP))
-  with pytest.raises(video.Unreadable, match="go backwards"):
+  with pytest.raises(video.UnreadableError, match="go backwards"):
     list(video.read_at(path, [0.2, 0.1], KEEP))
-  with pytest.raises(video.Unreadable, match="timestamp 1 of 2 is not finite"):
+  with pytest.raises(video.UnreadableError, match="timestamp 1 of 2 is not finite"):
     list(video.read_at(path, [0.2, np.nan], KEEP))
 
 
 def test_read_at_refuses_a_hole_in_the_video(tmp_path):
   stamps = [*range(0, 1000, 100), *range(2000, 3000, 100)]
   path = makers.write_video(tmp_path / "a.mp4", 20, times=stamps)
-  with pytest.raises(video.Unreadable, match="at 1.200 s"):
+  with pytest.raises(video.UnreadableError, match="at 1.200 s"):
     list(video.read_at(path, np.arange(30) / 10, KEEP))
   assert [
     makers.number(image) for image in video.read_at(path, np.arange(20, 30) / 10, KEEP)

@@ -119,7 +119,7 @@ def test_a_size_that_changes(tmp_path):
     makers.write_video(tmp_path / f"{size}.h264", [makers.picture(3, *size)] * 4) for size in sizes
   ]
   (tmp_path / "a.h264").write_bytes(b"".join(pathlib.Path(part).read_bytes() for part in parts))
-  with pytest.raises(video.Unreadable, match="frame size changes from 64x48 to 32x32"):
+  with pytest.raises(video.UnreadableError, match="frame size changes from 64x48 to 32x32"):
     shown(tmp_path / "a.h264")
   _, numbers, notes = shown(tmp_path / "a.h264", video.Geometry(32))
   assert numbers == [3] * 8

@@ -61,7 +61,7 @@ def test_a_file_that_ends_inside_a_frame_is_refused(tmp_path, case):
   data, (position, size) = pathlib.Path(path).read_bytes(), places(path)[-1]
   for part in (0.99, 0.6, 0.2):
     pathlib.Path(path).write_bytes(data[: position + int(part * size)])
-    with pytest.raises(video.Unreadable, match="^truncated|decoding failed"):
+    with pytest.raises(video.UnreadableError, match="^truncated|decoding failed"):
       read(path)
   if case == "JPEG pictures":
     pathlib.Path(path).write_bytes(data + bytes(9))
@@ -69,7 +69,7 @@ def test_a_file_that_ends_inside_a_frame_is_refused(tmp_path, case):
     # Of the picture that begins, nothing but its first bytes
     pathlib.Path(path).write_bytes(data[: position + 3])
     with pytest.raises(
-      video.Unreadable,
+      video.UnreadableError,
       match=f"^truncated: the file ends inside the picture after frame {count - 2}",
     ):
       read(path)
@@ -103,7 +103,9 @@ def test_a_last_picture_too_far_from_a_key_frame_is_said_not_to_be_known(tmp_pat
 def test_hevc_in_a_transport_stream_that_ends_inside_a_picture(tmp_path):
   path = write(tmp_path / "a.ts", codec="libx265", options=HEVC)
   cut(path, places(path)[-1][0] + 5 * 188)
-  with pytest.raises(video.Unreadable, match="^truncated: the file ends inside its last picture"):
+  with pytest.raises(
+    video.UnreadableError, match="^truncated: the file ends inside its last picture"
+  ):
     read(path)
 
 
@@ -181,7 +183,7 @@ def test_packets_that_do_not_say_how_long_they_last():
 
 def test_an_index_that_holds_more_than_the_file():
   assert checked("mov,mp4,m4a", index=[5] * 10 + [0]) == []
-  with pytest.raises(video.Unreadable, match="^truncated: 11 frames declared, 10 in the file"):
+  with pytest.raises(video.UnreadableError, match="^truncated: 11 frames declared, 10 in the file"):
     checked("mov,mp4,m4a", index=[5] * 11)
 
 
@@ -199,12 +201,12 @@ def test_what_follows_the_last_jpeg_is_not_a_part_of_it(tmp_path, behind):
   assert len(list(video.read(path, KEEP))) == 4
   pathlib.Path(path).write_bytes(data[:-2])
   with pytest.raises(
-    video.Unreadable, match="^truncated: the file ends inside the picture after frame"
+    video.UnreadableError, match="^truncated: the file ends inside the picture after frame"
   ):
     list(video.read(path, KEEP))
 
 
 def test_time_stamps_without_a_unit_are_refused():
-  with pytest.raises(video.Unreadable, match="time stamps, but no unit"):
+  with pytest.raises(video.UnreadableError, match="time stamps, but no unit"):
     video_end.time_base(SimpleNamespace(time_base=None))
   assert video_end.time_base(SimpleNamespace(time_base=0.5)) == 0.5

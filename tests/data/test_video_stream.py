@@ -44,7 +44,7 @@ def test_missing_and_wrong_time_stamps():
     times == [round(0.1 * t, 6) for t in range(12)]
     and "10 frames a second were assumed" in notes[0]
   )
-  with pytest.raises(video.Unreadable, match="go back from 0.900 s to 0.080 s at frame 18"):
+  with pytest.raises(video.UnreadableError, match="go back from 0.900 s to 0.080 s at frame 18"):
     stamped(*range(0, 1000, 100), *range(0, 100, 10))
 
 
@@ -135,7 +135,7 @@ def test_a_stream_without_a_key_frame(tmp_path):
   # the decoder would begin with gray
   lost = remux(path, tmp_path / "b.mkv", lambda packets: packets[1:])
   with pytest.raises(
-    video.Unreadable, match="no key frame in the file: its first picture refers to others"
+    video.UnreadableError, match="no key frame in the file: its first picture refers to others"
   ):
     shown(lost)
 
@@ -189,7 +189,7 @@ def test_covers_are_no_videos_and_the_default_stream_comes_first():
   for streams, expected in cases:
     container = SimpleNamespace(streams=SimpleNamespace(video=list(streams)))
     assert video_stream.best_stream(container) is expected
-  with pytest.raises(video.Unreadable, match="only a cover picture"):
+  with pytest.raises(video.UnreadableError, match="only a cover picture"):
     video_stream.best_stream(SimpleNamespace(streams=SimpleNamespace(video=[cover])))
 
 
@@ -200,7 +200,7 @@ def test_one_frame_and_none(tmp_path):
     position = next(packet.pos for packet in container.demux(video=0))
   data = pathlib.Path(path).read_bytes()
   pathlib.Path(path).write_bytes(data[:position])
-  with pytest.raises(video.Unreadable, match="holds no frame|not a readable"):
+  with pytest.raises(video.UnreadableError, match="holds no frame|not a readable"):
     shown(path)
   with makers.av.open(str(tmp_path / "sound.mp4"), "w") as container:
     sound = container.add_stream("aac", rate=48000)
@@ -208,7 +208,7 @@ def test_one_frame_and_none(tmp_path):
     frame.sample_rate, frame.pts = 48000, 0
     container.mux(sound.encode(frame))
     container.mux(sound.encode(None))
-  with pytest.raises(video.Unreadable, match="no video stream"):
+  with pytest.raises(video.UnreadableError, match="no video stream"):
     video.probe(str(tmp_path / "sound.mp4"))
 
 
@@ -231,7 +231,7 @@ def test_interlaced_pictures_are_noted(tmp_path):
 )
 def test_damage_is_unreadable(tmp_path, name, reason):
   makers.damaged_files(tmp_path / "bad")
-  with pytest.raises(video.Unreadable, match=reason):
+  with pytest.raises(video.UnreadableError, match=reason):
     list(video.read(str(tmp_path / "bad" / name), KEEP))
 
 
@@ -246,7 +246,7 @@ def test_a_cut_file_is_called_truncated(tmp_path, name):
     path = makers.write_video(tmp_path / name, makers.noise(40), codec=codec, container=front)
   data = pathlib.Path(path).read_bytes()
   pathlib.Path(path).write_bytes(data[: len(data) * 8 // 10])
-  with pytest.raises(video.Unreadable, match="^truncated"):
+  with pytest.raises(video.UnreadableError, match="^truncated"):
     shown(path)
 
 
@@ -278,7 +278,7 @@ def test_damage_in_the_middle_is_refused(tmp_path, name, codec, pix_fmt, width):
   for i in range(width):
     data[at + i] ^= 0x04 if width == 1 else 0xFF
   pathlib.Path(path).write_bytes(data)
-  with pytest.raises(video.Unreadable, match="damaged|decoding failed"):
+  with pytest.raises(video.UnreadableError, match="damaged|decoding failed"):
     shown(path)
 
 
@@ -289,7 +289,7 @@ def test_a_block_that_a_container_cannot_read_is_refused(tmp_path):
   data = bytearray(pathlib.Path(path).read_bytes())
   data[position : position + 4] = bytes(4)  # the name of the block and its size
   pathlib.Path(path).write_bytes(data)
-  with pytest.raises(video.Unreadable, match="^damaged: after frame . FFmpeg reports"):
+  with pytest.raises(video.UnreadableError, match="^damaged: after frame . FFmpeg reports"):
     shown(path)
 
 
@@ -312,7 +312,7 @@ def test_a_packet_without_a_picture_is_a_loss(tmp_path):
   data = bytearray(pathlib.Path(path).read_bytes())
   data[packets[19] + 4] = 41 << 1  # a kind of unit that decoders pass over
   pathlib.Path(path).write_bytes(data)
-  with pytest.raises(video.Unreadable, match="damaged: 1 of 20 packets gave no picture"):
+  with pytest.raises(video.UnreadableError, match="damaged: 1 of 20 packets gave no picture"):
     shown(path)
 
 
@@ -322,7 +322,7 @@ def test_frames_that_an_avi_has_lost(tmp_path):
     packets = [packet.pos for packet in container.demux(video=0) if packet.size]
   data = pathlib.Path(path).read_bytes()
   pathlib.Path(path).write_bytes(data[: packets[5]] + data[packets[10] :])
-  with pytest.raises(video.Unreadable, match="^truncated: 20 frames declared, 15 in the file"):
+  with pytest.raises(video.UnreadableError, match="^truncated: 20 frames declared, 15 in the file"):
     shown(path)
 
 

@@ -33,7 +33,7 @@ def _made(tmp_path_factory):
   assert len(segments) == 1
   manifest = shards.read_manifest(data)
   (camera,) = manifest["cameras"]
-  pairs = sequences.Pairs.of(shards.read_table(data).times(0), 0.15)
+  pairs = sequences.Pairs.from_times(shards.read_table(data).times(0), 0.15)
   motion = labels.Motion(np.ones((63, 32), np.float32), pairs.valid, pairs.difference)
   sidecar = label_file.write_shard(str(folder), 0, [(0, {camera: motion})], facts={})
   label_file.write_manifest(

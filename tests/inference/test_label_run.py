@@ -59,7 +59,7 @@ def work_of(*shards):
       manifest={"image_size": 16, "source": {"fingerprint": "d"}},
       source="SOURCE",
       offset=offsets.Offset(0.3, "why"),
-      loading=read_options.ReadOptions(workers=1, threads=2, prefetch=3),
+      read_options=read_options.ReadOptions(workers=1, threads=2, prefetch=3),
     ),
     plan=plan,
   )
@@ -184,7 +184,7 @@ def _done(tmp_path, monkeypatch):
   )
   monkeypatch.setattr(
     sequences,
-    "walk",
+    "iterate_clips",
     lambda path, plan, wanted, **more: (
       told.walks.append((path, len(wanted), more)) or contextlib.nullcontext("CLIPS")
     ),

@@ -22,7 +22,7 @@ def test_speed_is_measured_behind_the_first_batch(monkeypatch):
     "frames": 7,
     **more,
   }
-  meter.begin = 107.0
+  meter.started = 107.0
   meter.clip(10, 0.5)
   meter.clip(10, 0.25)
   assert meter.summary(stream, processes=3) == {
@@ -33,7 +33,7 @@ def test_speed_is_measured_behind_the_first_batch(monkeypatch):
   }
   meter.clip(1, 50.0)
   assert meter.summary(stream, processes=3)["wait_share"] == 1.0
-  meter.begin, meter.frames = 110.0, 0
+  meter.started, meter.frames = 110.0, 0
   assert meter.summary(stream, processes=3)["frames_per_s"] == 0.0
 
 
@@ -57,7 +57,7 @@ class Segments:
   def rows(self, segment):
     return {4: [5, 7]}[segment]
 
-  def begin(self, segment, row):
+  def first_frame(self, segment, row):
     return {5: 0, 7: 3}[row]
 
 
@@ -129,7 +129,7 @@ def test_a_part_goes_through_the_stream_clip_by_clip(monkeypatch):
       [0, 0],
     ]
     np.testing.assert_allclose(motion.difference, [0.2, 0.21, 0.22, 0, 0], rtol=1e-6)
-  assert (meter.begin, meter.frames, meter.waited, meter.total) == (10, 7, 15, 10), (
+  assert (meter.started, meter.frames, meter.waited, meter.total) == (10, 7, 15, 10), (
     "the first clip fills a batch and starts the clock"
   )
 

@@ -23,21 +23,21 @@ class Grays:
   shift, and a decoder that draws the first frame plus half the difference.
   """
 
-  def features(self, params, images):
+  def encode_frames(self, params, images):
     return (255 * (images[..., 0, 0, 0] * pixels.STD[0] + pixels.MEAN[0]) + params["shift"])[
       ..., None, None
     ]
 
-  def encode(self, params, first, second, features=None):
+  def encode(self, params, first, second, tokens=None):
     levels = (
-      (self.features(params, first), self.features(params, second))
-      if features is None
-      else features
+      (self.encode_frames(params, first), self.encode_frames(params, second))
+      if tokens is None
+      else tokens
     )
     return SimpleNamespace(z=jnp.concatenate(levels, -1)[:, 0] * params.get("scale", 1))
 
-  def decode(self, params, first, z, features=None):
-    levels = (self.features(params, first) if features is None else features)[:, 0, 0]
+  def decode(self, params, first, z, tokens=None):
+    levels = (self.encode_frames(params, first) if tokens is None else tokens)[:, 0, 0]
     drawn = (levels + (z[:, 1] - z[:, 0]) / 2 - params["shift"])[:, None, None, None] / 255
     return {
       "pixels": jnp.broadcast_to(
@@ -49,7 +49,7 @@ class Grays:
 class Windows:
   """Three windows in two batches of two; the last row is padding."""
 
-  steps, size = 2, 3
+  num_batches, size = 2, 3
 
   def batches(self):
     frames = np.broadcast_to(GRAYS[:, :, None, None, None], (*GRAYS.shape, SIZE, SIZE, 3))
@@ -104,9 +104,9 @@ def test_each_frame_is_encoded_once():
   class Counting(Grays):
     encoded = 0
 
-    def features(self, params, images):
+    def encode_frames(self, params, images):
       self.encoded += 1
-      return super().features(params, images)
+      return super().encode_frames(params, images)
 
   model = Counting()
   motion_evaluator.MotionEvaluator(model)({"shift": np.float32(1)}, Windows())

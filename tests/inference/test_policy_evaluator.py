@@ -53,7 +53,9 @@ def test_the_score_of_policies_that_know_all_or_nothing(policy_says, expected):
     sample=lambda params, seen, key, **settings: jnp.asarray(said[0]),
     sample_latents=lambda params, seen, key, **settings: jnp.asarray(said[1]),
   )
-  held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
+  held_out = types.SimpleNamespace(
+    num_batches=1, batches=lambda: contextlib.nullcontext(iter([batch]))
+  )
   found = policy_evaluator.PolicyEvaluator(
     model, units_of(np.random.default_rng(1).normal(size=(50, 3)))
   )({}, held_out)
@@ -84,7 +86,9 @@ def test_grippers_are_scored_by_themselves_and_what_never_moves_not_at_all():
     inputs_spec=lambda size: batch,
     sample=lambda params, seen, key, **settings: jnp.asarray(said),
   )
-  held_out = types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([batch])))
+  held_out = types.SimpleNamespace(
+    num_batches=1, batches=lambda: contextlib.nullcontext(iter([batch]))
+  )
   found = policy_evaluator.PolicyEvaluator(model, units)({}, held_out)
   assert found == {
     "action_mse": 0.25,
@@ -125,7 +129,7 @@ def test_what_a_score_asks_of_the_model(monkeypatch):
     "robot": np.array([0, 1, 0]),
   }
   held_out = types.SimpleNamespace(
-    steps=2, batches=lambda: contextlib.nullcontext(iter([batch, batch]))
+    num_batches=2, batches=lambda: contextlib.nullcontext(iter([batch, batch]))
   )
   monkeypatch.setattr(
     policy_evaluator.serving,
@@ -174,7 +178,9 @@ def test_the_common_value_of_a_gripper_in_all_batches():
     inputs_spec=lambda size: batches[0],
     sample=lambda params, seen, key, *, guidance_scale, **more: jnp.asarray(said) * guidance_scale,
   )
-  held_out = types.SimpleNamespace(steps=2, batches=lambda: contextlib.nullcontext(iter(batches)))
+  held_out = types.SimpleNamespace(
+    num_batches=2, batches=lambda: contextlib.nullcontext(iter(batches))
+  )
   found = policy_evaluator.PolicyEvaluator(model, action_transforms(arm=ROWS))({}, held_out)
   assert found == {
     "action_mse": 1.0,

@@ -39,7 +39,9 @@ def test_the_same_tokens_in_fewer_passes():
   known._encode = lambda *args: passes.append(args) or encode(*args)
   found = known({"images": images, "state": images[:, 0, 0, 0, 0]})
   assert set(found) == {"tokens", "state"} and found["tokens"].dtype == np.float32
-  np.testing.assert_allclose(found["tokens"], model.tokens(params, images), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    found["tokens"], model.encode_images(params, images), rtol=1e-4, atol=1e-5
+  )
   different = len(np.unique(images.reshape((-1, images[0, 0, 0].size)), axis=0))
   assert len(known) == different < images.shape[0] * images.shape[1] * images.shape[2]
   assert len(passes) == -(-different // 4)
@@ -174,7 +176,7 @@ def test_what_does_not_stay_the_same_is_refused(run, path, tmp_path, words, mess
 class Pixel:
   """A model whose token of an image is its first pixel, plus a number of the encoder's."""
 
-  def tokens(self, params, images):
+  def encode_images(self, params, images):
     assert set(params) == {"encoder"}
     return (images[..., 0, 0, :1] + params["encoder"])[..., None, :].astype(np.float32)
 
@@ -201,7 +203,7 @@ def test_batches_with_tokens_in_the_place_of_images(monkeypatch, capsys):
   closed, walk = (
     [],
     SimpleNamespace(
-      steps=2,
+      num_batches=2,
       batches=lambda: contextlib.nullcontext(
         iter([{"images": images(1, 2, 3)}, {"images": images(2, 4)}, {"images": images(9)}])
       ),

@@ -48,16 +48,16 @@ def test_damaged_entries_are_made_again(cache, damage):
     return language.Encoder(
       lambda texts: [np.full((1, 16), len(text), np.float32) for text in texts],
       width=16,
-      tokens=1,
+      num_tokens=1,
       fingerprint="fake",
-      cache=cache_lib.folder_of("fake"),
+      cache=cache_lib.cache_folder("fake"),
     )
 
   expected, _ = made()(TEXTS)
-  path = cache_lib.entry(cache / "fake", TEXTS[0])
+  path = cache_lib.entry_path(cache / "fake", TEXTS[0])
   content = path.read_bytes()
   if damage == "another text":
-    path.write_bytes(cache_lib.entry(cache / "fake", TEXTS[2]).read_bytes())
+    path.write_bytes(cache_lib.entry_path(cache / "fake", TEXTS[2]).read_bytes())
   elif damage == "another shape":
     cache_lib.write(cache / "fake", TEXTS[0], np.ones((2, 16), np.float32))
   elif damage == "pickle":

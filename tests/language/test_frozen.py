@@ -20,7 +20,7 @@ THERE = [True, False, True, True, False]
 @pytest.mark.parametrize("kind, width", [("minilm", 16), ("t5", 16), ("clip", 6)])
 def test_pooled(folders, kind, width):
   encoder = language.build(section(folders, kind))
-  assert (encoder.width, encoder.tokens) == (width, 1)
+  assert (encoder.width, encoder.num_tokens) == (width, 1)
   tokens, mask = encoder(TEXTS)
   assert tokens.shape == (5, 1, width) and tokens.dtype == np.float32 and mask.dtype == bool
   assert mask[:, 0].tolist() == THERE and not tokens[~mask].any()
@@ -31,7 +31,7 @@ def test_pooled(folders, kind, width):
 @pytest.mark.parametrize("kind, special", [("minilm", 2), ("t5", 1), ("clip", 2)])
 def test_tokens(folders, kind, special):
   encoder = language.build(section(folders, kind, pooled=False, num_tokens=8))
-  assert (encoder.width, encoder.tokens) == (16, 8)
+  assert (encoder.width, encoder.num_tokens) == (16, 8)
   tokens, mask = encoder(TEXTS)
   assert tokens.shape == (5, 8, 16)
   assert mask.sum(axis=1).tolist() == [3 + special, 0, 3 + special, 8, 0]

@@ -32,7 +32,7 @@ def test_shapes(made):
   }
   chex.assert_tree_all_finite(outputs)
   np.testing.assert_array_equal(outputs["mask"].sum(axis=1), 12)
-  assert model.visible == 4
+  assert model.num_visible == 4
 
 
 def test_jit_equals_eager(made):
@@ -64,11 +64,11 @@ def test_target_is_normalized_per_patch(made):
 
 
 def test_mask_depends_on_the_key_and_the_frame():
-  keep, restore, mask = mae.random_mask(KEY, 4, 16, 4)
+  ids_keep, ids_restore, mask = mae.random_mask(KEY, 4, 16, 4)
   np.testing.assert_array_equal(
-    jnp.sort(restore, axis=1), jnp.broadcast_to(jnp.arange(16)[None], (4, 16))
+    jnp.sort(ids_restore, axis=1), jnp.broadcast_to(jnp.arange(16)[None], (4, 16))
   )
-  np.testing.assert_array_equal(jnp.take_along_axis(mask, keep, axis=1), 0)
+  np.testing.assert_array_equal(jnp.take_along_axis(mask, ids_keep, axis=1), 0)
   assert len({tuple(row) for row in np.asarray(mask)}) == 4
   assert np.any(mask != mae.random_mask(jax.random.key(8), 4, 16, 4)[2])
 
@@ -76,16 +76,18 @@ def test_mask_depends_on_the_key_and_the_frame():
 def test_keeping_all_patches_is_not_masking(made):
   model, params, *_ = made
   frames = tiny.frames((2, 32, 32))
-  keep = jnp.broadcast_to(jnp.arange(16)[None], (2, 16))
+  ids_keep = jnp.broadcast_to(jnp.arange(16)[None], (2, 16))
   encode = jax.jit(
-    lambda frames, keep: model.encoder.apply({"params": params["encoder"]}, frames, keep)
+    lambda frames, ids_keep: model.encoder.apply({"params": params["encoder"]}, frames, ids_keep)
   )
   np.testing.assert_allclose(
-    encode(frames, keep), model.features(params, frames), rtol=1e-5, atol=1e-5
+    encode(frames, ids_keep), model.encode_frames(params, frames), rtol=1e-5, atol=1e-5
   )
   # The order of the kept patches is the order of the tokens: positions go with the patch.
-  reverse = encode(frames, keep[:, ::-1])
-  np.testing.assert_allclose(reverse[:, :0:-1], encode(frames, keep)[:, 1:], rtol=1e-4, atol=1e-4)
+  reverse = encode(frames, ids_keep[:, ::-1])
+  np.testing.assert_allclose(
+    reverse[:, :0:-1], encode(frames, ids_keep)[:, 1:], rtol=1e-4, atol=1e-4
+  )
 
 
 def test_encoder_tree_is_that_of_the_motion_model(made):
@@ -106,8 +108,8 @@ def test_the_decoder_adds_positions_to_patches_in_their_places():
   stack = specs.StackConfig(width=16, depth=1, num_heads=2, mlp_dim=32, initializer="mae")
   decoder = mae.Decoder(stack, grid=2, patch=2)
   # two of four patches are hidden
-  tokens, restore = jax.random.normal(KEY, (1, 3, 8)), jnp.array([[2, 0, 3, 1]])
-  params = decoder.init(KEY, tokens, restore)["params"]
+  tokens, ids_restore = jax.random.normal(KEY, (1, 3, 8)), jnp.array([[2, 0, 3, 1]])
+  params = decoder.init(KEY, tokens, ids_restore)["params"]
   still = {
     name: part
     if name in ("embed", "mask_token", "position", "norm", "head")
@@ -121,5 +123,5 @@ def test_the_decoder_adds_positions_to_patches_in_their_places():
   x = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
   expected = x @ own["head"]["kernel"] + own["head"]["bias"]
   np.testing.assert_allclose(
-    decoder.apply({"params": still}, tokens, restore)[0], expected, atol=1e-4
+    decoder.apply({"params": still}, tokens, ids_restore)[0], expected, atol=1e-4
   )

@@ -14,15 +14,15 @@ def test_frames_of_a_motion_model():
   model, params = tiny.made(tiny.MOTION, **{"fdm.features": "residual"})
   frame, tokens, z = shape(2, 16, 16, 3), shape(2, 5, 32), shape(2, 12)
 
-  def encode(first, second, features):
-    return model.encode(params, first, second, features=features)
+  def encode(first, second, pair):
+    return model.encode(params, first, second, tokens=pair)
 
   assert jax.eval_shape(encode, frame, frame, (tokens, tokens)).z.shape == (2, 12)
   refused(encode, shape(2, 16, 8, 3), frame, (tokens, tokens))
   refused(encode, frame, shape(2, 16, 8, 3), (tokens, tokens))
   refused(encode, frame, frame, (shape(2, 4, 32), shape(2, 4, 32)))
   refused(encode, frame, frame, (tokens, shape(1, 5, 32)))
-  refused(lambda frames: model.features(params, frames), shape(2, 24, 16, 3))
+  refused(lambda frames: model.encode_frames(params, frames), shape(2, 24, 16, 3))
 
   def decode(frame, z):
     return model.decode(params, frame, z)

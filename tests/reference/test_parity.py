@@ -87,7 +87,7 @@ def test_encoder(made):
   model, params = made
   frames = tiny.frames((2, 16, 16))
   twin = twins.load(twins.Encoder(**ENCODER, patch=8, tokens=5), trees.flatten(params["encoder"]))
-  close(jax.jit(model.features)(params, frames), twin(to_torch(frames)))
+  close(jax.jit(model.encode_frames)(params, frames), twin(to_torch(frames)))
 
 
 @pytest.mark.parametrize("kind, types", [("legacy", (0, 0)), ("distinct", (0, 1))])

@@ -19,13 +19,20 @@ class Policy:
   """
 
   def __init__(
-    self, *, cameras=("front", "wrist"), history=1, state_dim=8, chunk=4, action_dim=7, delay=0.0
+    self,
+    *,
+    cameras=("front", "wrist"),
+    history=1,
+    state_dim=8,
+    action_horizon=4,
+    action_dim=7,
+    delay=0.0,
   ):
     self.cameras, self.history, self.state_dim = cameras, history, state_dim
-    self.chunk, self.action_dim, self.delay = chunk, action_dim, delay
+    self.action_horizon, self.action_dim, self.delay = action_horizon, action_dim, delay
     self.metadata = {
       "robot": "fake",
-      "chunk": chunk,
+      "chunk": action_horizon,
       "action_dim": action_dim,
       "cameras": list(cameras),
       "history": history,
@@ -45,7 +52,7 @@ class Policy:
     time.sleep(self.delay)
     if self.fail:
       raise self.fail
-    out = np.zeros((len(histories), self.chunk, self.action_dim), np.float32)
+    out = np.zeros((len(histories), self.action_horizon, self.action_dim), np.float32)
     for i, history in enumerate(histories):
       states = [float(seen["observation.state"][0]) for seen in history]
       if states[-1] == 666.0:
@@ -56,7 +63,7 @@ class Policy:
         + 10 * len(history)
         + 100 * states[0]
         + image.mean() / 1000
-        + np.arange(self.chunk)[:, None]
+        + np.arange(self.action_horizon)[:, None]
       )
     return out
 
@@ -66,7 +73,7 @@ def serving(policy, **settings):
   """A server of the policy in a thread, on a free port; yields (port, server, lines it said)."""
   lines, ready, ports, failed = [], threading.Event(), [], []
   one = server.Server(
-    policy, server.Settings(**{"port": 0, "preset": "libero", **settings}), say=lines.append
+    policy, server.Settings(**{"port": 0, "preset": "libero", **settings}), log=lines.append
   )
   loop, stop = asyncio.new_event_loop(), None
 

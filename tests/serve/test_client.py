@@ -100,7 +100,7 @@ def test_what_is_no_server():
 
 
 def test_a_player_over_the_network():
-  with fake.serving(fake.Policy(chunk=8)) as (port, _, _), client.Client(port=port) as one:
+  with fake.serving(fake.Policy(action_horizon=8)) as (port, _, _), client.Client(port=port) as one:
     play = player.Player(
       one, player.ChunkQueue(one.metadata["chunk"]), state_key="observation/state"
     )

@@ -46,7 +46,7 @@ def converse(connection, *, policy=None, stopping=False, others=0, **settings):
 
   async def main():
     one = server.Server(
-      policy or fake.Policy(), server.Settings(**{"preset": "libero", **settings}), say=lines.append
+      policy or fake.Policy(), server.Settings(**{"preset": "libero", **settings}), log=lines.append
     )
     one._stopping, one._batcher = (
       stopping,
@@ -184,7 +184,7 @@ def test_a_client_that_comes_while_the_server_ends_is_told_so():
 
 def test_what_is_unanswered_after_ten_seconds_is_dropped(monkeypatch):
   async def main():
-    one = server.Server(fake.Policy(), server.Settings(preset="libero"), say=lines.append)
+    one = server.Server(fake.Policy(), server.Settings(preset="libero"), log=lines.append)
     idle, stuck, busy = Connection(), Connection(), Connection()
 
     async def broken(code, reason):
@@ -265,7 +265,7 @@ def test_a_signal_ends_it_in_order_and_the_next_one_at_once():
       os.kill(os.getpid(), signal.SIGTERM)
 
   try:
-    server.Server(fake.Policy(), server.Settings(port=0, preset="libero"), say=say).run()
+    server.Server(fake.Policy(), server.Settings(port=0, preset="libero"), log=say).run()
     assert lines[1:] == ["SIGTERM: finishing the requests in flight; once more ends at once"]
     assert [signal.getsignal(number) for number in handlers] == [signal.SIG_DFL] * 2
   finally:
@@ -291,7 +291,7 @@ def test_nothing_is_left_when_it_has_ended(monkeypatch):
 
   async def main(policy):
     one, stop = (
-      server.Server(policy, server.Settings(port=0, preset="libero"), say=lambda line: None),
+      server.Server(policy, server.Settings(port=0, preset="libero"), log=lambda line: None),
       asyncio.Event(),
     )
     try:

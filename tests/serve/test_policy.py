@@ -187,7 +187,8 @@ def test_what_is_served_is_what_was_evaluated(name):
     evaluated.append(sample(*inputs, **more)) or evaluated[-1]
   )
   score(
-    params, types.SimpleNamespace(steps=1, batches=lambda: contextlib.nullcontext(iter([held])))
+    params,
+    types.SimpleNamespace(num_batches=1, batches=lambda: contextlib.nullcontext(iter([held]))),
   )
   served = np.asarray(policy.sample(batch, rng.key(0, "score", 0)))
   assert len(evaluated) == 1 and np.abs(served).max() > 0.01

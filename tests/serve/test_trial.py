@@ -76,7 +76,7 @@ def test_one_client_asks_a_server_of_this_machine(served, tmp_path, capsys):
   observation, read = seen.asked[0], makers.segments(data)[1]
   assert set(observation) == {IMAGE + "a", IMAGE + "b", STATE, TASK}
   np.testing.assert_array_equal(observation[IMAGE + "b"], read.images(0, "b", [0])[0])
-  np.testing.assert_array_equal(observation[STATE], read.numbers(0, "state", 0, 1)[0])
+  np.testing.assert_array_equal(observation[STATE], read.read_array(0, "state", 0, 1)[0])
   assert observation[TASK] == "task 0"
   said = json.loads((tmp_path / "out" / "serve.json").read_text())
   assert said == {
@@ -112,7 +112,7 @@ def test_a_server_that_does_not_start_keeps_nobody_waiting(served, tmp_path, mon
 
 def test_a_first_episode_without_states_is_asked_with_zeros(served, tmp_path, monkeypatch):
   serve_one, seen, _ = served
-  monkeypatch.setattr(task.reader.SegmentReader, "numbers", lambda *given: None)
+  monkeypatch.setattr(task.reader.SegmentReader, "read_array", lambda *given: None)
   serve_one()
   state = seen.asked[0][STATE]
   assert state.tolist() == [0, 0] and state.dtype == np.float32

@@ -12,7 +12,7 @@ from tests.sim.episodes import job
 from tests.sim.pipes import Pipe
 
 SCRIPT = {
-  "line": lambda one: [jobs.Waiting(one, 0, ["seen"]), jobs.Outcome(one, success=True)],
+  "line": lambda one: [jobs.ActionRequest(one, 0, ["seen"]), jobs.Outcome(one, success=True)],
   "dies": lambda one: [jobs.Failed("it died")],
   "refuses": lambda one: [jobs.Refused("not here")],
 }
@@ -72,8 +72,8 @@ def test_workers_play_in_order_and_act_together(workers):
       job(1), success=True
     )
     assert batches == [
-      [vector.Waiting(job(i), 0, ["seen"]) for i in (1, 3)],
-      [vector.Waiting(job(2), 0, ["seen"])],
+      [vector.ActionRequest(job(i), 0, ["seen"]) for i in (1, 3)],
+      [vector.ActionRequest(job(2), 0, ["seen"])],
     ]
     assert [(worker.played, worker.answers, worker.begins, worker.ends) for worker in workers] == [
       ([3, 2], [3, 2], 2, 0),

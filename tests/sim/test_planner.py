@@ -36,7 +36,7 @@ def planner(policy, cameras=("side",), *, execute=0, ensemble=0.0, seed=5):
 
 
 def waiting(number, plan, *values):
-  return vector.Waiting(
+  return vector.ActionRequest(
     vector.Job(number, "line", 0),
     plan,
     [{STATE: value, TASK: "go", IMAGE + "side": value, "more": 0} for value in values],

@@ -52,7 +52,7 @@ def _paper(monkeypatch):
 
   class Data:
     mixture = types.SimpleNamespace(paths=["one", "two"])
-    batch_spec, loading = "SHAPES", "LOADING"
+    batch_spec, read_options = "SHAPES", "LOADING"
 
     def __init__(self, given, model, *, jitter=False):
       told.opened.append((given, model, jitter))

@@ -38,11 +38,11 @@ def own(model, params):
 @pytest.mark.parametrize("changes, pairs", [({}, 16), ({"idm.inputs": "rgb_diff"}, 8)])
 def test_z_is_the_models_own_for_every_pair_of_frames(data, tmp_path, monkeypatch, changes, pairs):
   encoded = []
-  features = como.MotionModel.features
+  encode = como.MotionModel.encode_frames
   monkeypatch.setattr(
     como.MotionModel,
-    "features",
-    lambda self, params, frames: encoded.append(frames.shape) or features(self, params, frames),
+    "encode_frames",
+    lambda self, params, frames: encoded.append(frames.shape) or encode(self, params, frames),
   )
   folder = run(
     tmp_path / "l", model_folder(tmp_path / "m", data, **changes), f"--config.pairs_batch={pairs}"

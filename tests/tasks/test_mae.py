@@ -21,11 +21,11 @@ def test_the_job_of_a_masked_autoencoder(paper, monkeypatch, capsys):
     and job.weights == {"mae": 1.0}
     and job.constants == {}
   )
-  assert job.start == {"encoder": ("bundled", paper.model)}
+  assert job.initial_params == {"encoder": ("bundled", paper.model)}
   assert job.loss("P", "B", "K") == {"loss": (("out", "P", "B", "K"), "B", None)}
   assert paper.opened == [(command.config, paper.model, False)] and paper.sampled == [64]
   assert capsys.readouterr().out == "remark on the data\n"
-  assert (job.loading, job.batch) == ("LOADING", "SHAPES")
+  assert (job.read_options, job.batch) == ("LOADING", "SHAPES")
   assert (job.examples_per_step, job.unit, job.data) == (8, "images", [("one", ""), ("two", "")])
   assert job.batches(9) == "BATCHES" and paper.steps == [9]
   monkeypatch.setattr(

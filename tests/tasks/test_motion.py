@@ -28,19 +28,19 @@ def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
     {"mae": 1.0},
     {"net": "NET"},
   )
-  assert job.start == {"encoder": ("bundled", paper.model)} and job.model is paper.model
+  assert job.initial_params == {"encoder": ("bundled", paper.model)} and job.model is paper.model
   assert (
     job.loss("P", "B", "K", "C") == {"loss": (("out", "P", "B", "K"), "B", "C")}
     and job.loss("P", "B", "K")["loss"][2] is None
   )
   assert paper.opened == [(command.config, paper.model, True)]
-  assert (job.loading, job.batch) == ("LOADING", "SHAPES")
+  assert (job.read_options, job.batch) == ("LOADING", "SHAPES")
   assert (job.examples_per_step, job.unit, job.data) == (16, "pairs", [("one", ""), ("two", "")])
   assert job.evaluate("P") == ("P", "TRIPLES", paper.model)
   assert job.batches(9) == "BATCHES" and paper.steps == [9]
   paper.functions, paper.triples = ("reconstruction",), None
   job = motion.job(config(weights=""))
-  assert job.evaluate is None and job.start == {} and paper.opened[1][2] is False
+  assert job.evaluate is None and job.initial_params == {} and paper.opened[1][2] is False
   assert capsys.readouterr().out.splitlines() == [
     said[0],
     (
@@ -52,7 +52,7 @@ def test_the_job_of_a_motion_model(paper, monkeypatch, capsys):
 
 
 def test_a_linear_path_begins_with_whole_batches_of_its_training_data(paper, monkeypatch):
-  assert motion.job(config()).begin is None
-  monkeypatch.setattr(motion.linear_path_init, "start", lambda *given: given)
+  assert motion.job(config()).init_from_data is None
+  monkeypatch.setattr(motion.linear_path_init, "init_from_pairs", lambda *given: given)
   paper.model.linear_path = "ON"
-  assert motion.job(config()).begin("P") == (paper.model, "P", "FIRST BATCHES")
+  assert motion.job(config()).init_from_data("P") == (paper.model, "P", "FIRST BATCHES")

@@ -53,7 +53,7 @@ def observation(path, segment, t, cameras):
   segments, read = makers.segments(path)
   seen = {IMAGE + name: read.images(segment, name, [t])[0] for name in cameras}
   task = segments.table.tasks[segments.table.task[segments.locate(segment, t)[0]]]
-  return seen | {STATE: read.numbers(segment, "state", t, t + 1)[0], TASK: task}
+  return seen | {STATE: read.read_array(segment, "state", t, t + 1)[0], TASK: task}
 
 
 def test_the_weights_hold_all_that_acting_needs(run):
@@ -86,7 +86,7 @@ def test_acting_sees_what_training_saw(run, path):
   spec = serving.load(str(run))[1]
   found = policy_setup.setup(command.config, policy_start.StartingPolicy("the run", spec))
   assert found.spec.normalization == spec.normalization
-  walk = found.data.mixture.evaluation(
+  walk = found.data.mixture.evaluation_examples(
     found.layout, Batching(5), ReadOptions(threads=0), split="all"
   )
   with walk.batches() as batches:

@@ -97,7 +97,7 @@ def test_slots_that_training_leaves_empty_are_empty_when_acting(
     row["images_mask"].tolist() == mask
     and [bool(row["images"][:, slot].any()) for slot in range(len(mask))] == mask
   )
-  walk = ready.data.mixture.evaluation(
+  walk = ready.data.mixture.evaluation_examples(
     ready.layout, Batching(8), ReadOptions(threads=0), split="all"
   )
   with walk.batches() as batches:

@@ -157,7 +157,7 @@ def test_the_job_of_a_policy(made):
   assert (
     job.loss("P", "B", "K") == ("LOSS", ("P", "B", "K"))
     and job.weights == {"action": 2.0, "latent": 0.5}
-    and job.start == {"encoder": {}}
+    and job.initial_params == {"encoder": {}}
   )
   assert (job.unit, job.examples_per_step, job.batch, job.data) == (
     "examples",
@@ -165,7 +165,7 @@ def test_the_job_of_a_policy(made):
     {"images": 8},
     [("P", "L"), ("Q", "")],
   )
-  assert job.loading == READING and job.files == {"policy.json": "text of True"}
+  assert job.read_options == READING and job.files == {"policy.json": "text of True"}
   held_out = ("LAYOUT", "validation", {"batch_size": 6, "max_examples": 50})
   assert made.told.evaluations == [held_out] and job.evaluate("PARAMS") == ("PARAMS", "WALK")
   assert made.told.scores == [

@@ -45,7 +45,9 @@ def fit_fixture(tmp_path, monkeypatch):
   """Runs the toy task through `tasks.run`; returns its exit code."""
   shards(tmp_path / "data")
 
-  def fit(*words, steps, batches=toy.batches, evaluate=None, begin=None, path="", **changes):
+  def fit(
+    *words, steps, batches=toy.batches, evaluate=None, init_from_data=None, path="", **changes
+  ):
     config = config_lib.ConfigDict(
       {"task": "toy", "seed": 0, "data": {"path": path or str(tmp_path / "data"), "mixture": ()}}
     )
@@ -70,8 +72,8 @@ def fit_fixture(tmp_path, monkeypatch):
         evaluate=evaluate,
         examples_per_step=16,
         unit="pairs",
-        begin=begin,
-        loading=read_options.ReadOptions(0, 1, 1, "here"),
+        init_from_data=init_from_data,
+        read_options=read_options.ReadOptions(0, 1, 1, "here"),
         batch=BATCH,
         data=[(str(tmp_path / "data"), "")],
       )
@@ -123,13 +125,13 @@ def test_fewer_steps_than_done_change_nothing(fit, tmp_path, capsys):
 def test_what_a_job_measures_is_where_its_weights_begin_and_is_not_measured_again(fit, tmp_path):
   seen = []
 
-  def begin(params):
+  def init_from_data(params):
     seen.append(jax.tree.map(np.asarray, params))
     return {"head": {"bias": np.arange(8)}}
 
-  fit(steps=2, begin=begin, ema=0.5, optimizer__learning_rate=0.0)
+  fit(steps=2, init_from_data=init_from_data, ema=0.5, optimizer__learning_rate=0.0)
   (given,) = seen
-  fit("--resume", steps=4, begin=begin, ema=0.5, optimizer__learning_rate=0.0)
+  fit("--resume", steps=4, init_from_data=init_from_data, ema=0.5, optimizer__learning_rate=0.0)
   assert len(seen) == 1
   found, _ = weights.load(tmp_path / "run" / "weights")
   # these are the averaged weights

@@ -176,7 +176,7 @@ def _fit(tmp_path, monkeypatch, capsys):
     examples_per_step=12,
     unit="pairs",
     batch={"x": 0, "y": 0},
-    loading=read_options.ReadOptions(1, 2, 3, "CPU cores 4"),
+    read_options=read_options.ReadOptions(1, 2, 3, "CPU cores 4"),
     data=["D"],
     constants={"c": 1},
     evaluate=lambda params: ("scores", params),
@@ -224,7 +224,7 @@ def test_a_first_start(fit, tmp_path):
   told, run = fit.told, tmp_path / "run"
   assert code == 0 and said == (
     f"toy: 1,234 parameters, 234 trainable; devices 2 x chip, mesh {{'data': 2, 'fsdp': 1}}, "
-    f"processes 1; {fit.job.loading}; step 0 of 9; {run}\n"
+    f"processes 1; {fit.job.read_options}; step 0 of 9; {run}\n"
   )
   final = fit.state(0).params
   assert [one for one in told.calls if not (isinstance(one, tuple) and one[0] == "gather")] == [

@@ -83,7 +83,7 @@ def test_the_state_is_made_sharded_with_the_given_parts_in_place():
   model = types.SimpleNamespace(
     init=lambda key: {**toy.params(width=512), "noise": jax.random.normal(key, (3,))}
   )
-  job = types.SimpleNamespace(model=model, start=given)
+  job = types.SimpleNamespace(model=model, initial_params=given)
   mesh = mesh_lib.make(data=1, fsdp=4, devices=jax.devices()[:4])
   made = [
     job_lib.initial_state(job, tx, frozen=toy.FROZEN, ema=ema, seed=seed, mesh=mesh)

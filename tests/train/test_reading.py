@@ -14,7 +14,7 @@ from como_jax.train import reading
 
 def test_each_process_has_its_part_of_the_cores_and_of_a_batch(monkeypatch):
   monkeypatch.setattr(reading.read_options, "cores", lambda: 9)
-  monkeypatch.setattr(reading.read_options, "place", lambda: "here")
+  monkeypatch.setattr(reading.read_options, "core_set_id", lambda: "here")
   for processes, cores, rows in ((1, 9, 9), (2, 4, 4), (20, 1, 1)):
     monkeypatch.setattr(
       reading.distributed,

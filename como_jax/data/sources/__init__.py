@@ -10,9 +10,9 @@ from como_jax.data.sources import lerobot, shards, tfds, video_folder
 from como_jax.data.sources.options import SourceOptions
 from como_jax.data.sources.protocol import Source
 
-__all__ = ["SOURCES", "Source", "SourceOptions", "Unreadable", "detect", "open_source"]
+__all__ = ["SOURCES", "Source", "SourceOptions", "UnreadableError", "detect", "open_source"]
 
-Unreadable = video.Unreadable
+UnreadableError = video.UnreadableError
 
 SOURCES: dict[str, Callable[[str, SourceOptions], Source]] = {
   "lerobot": lerobot.LeRobot,

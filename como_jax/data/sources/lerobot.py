@@ -32,8 +32,8 @@ class LeRobot(Source):
   """A LeRobot data set as a source, with all cameras, and action and state when it has them.
 
   Problems of the whole data set are listed in `skipped`, and problems of an episode in its notes.
-  An episode that cannot be read correctly raises `video.Unreadable`. `SourceOptions` can change how
-  some of these cases are handled.
+  An episode that cannot be read correctly raises `video.UnreadableError`. `SourceOptions` can
+  change how some of these cases are handled.
   """
 
   def __init__(self, path: str, options: SourceOptions | None = None):
@@ -89,15 +89,15 @@ class LeRobot(Source):
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
     row = self._episodes[i]
-    number, notes = row["episode_index"], []
+    episode_index, notes = row["episode_index"], []
     try:
-      if number in self._damaged:
-        raise video.Unreadable(self._damaged[number])
-      return self._read(i, row, number, notes)
-    except video.Unreadable as error:
-      raise video.Unreadable(f"episode {number}: {error}") from error
+      if episode_index in self._damaged:
+        raise video.UnreadableError(self._damaged[episode_index])
+      return self._read(i, row, episode_index, notes)
+    except video.UnreadableError as error:
+      raise video.UnreadableError(f"episode {episode_index}: {error}") from error
 
-  def _read(self, i: int, row: dict, number: int, notes: list[str]) -> episode.RawEpisode:
+  def _read(self, i: int, row: dict, episode_index: int, notes: list[str]) -> episode.RawEpisode:
     path = self._paths.data(row)
     existing = tables.column_types(path)
     names = [
@@ -109,9 +109,9 @@ class LeRobot(Source):
     counted = self._options.timestamps == "frame_index" or "timestamp" not in existing
     columns = tables.read_episode(
       path,
-      number,
+      episode_index,
       names,
-      own=not self._v3,
+      single_episode=not self._v3,
       length=row.get("length"),
       optional={"timestamp" if counted else "frame_index": notes},
     )
@@ -123,20 +123,22 @@ class LeRobot(Source):
     stretches = [self._stretch(camera, row, rows) for camera in video_cameras]
     if not counted:
       clock.check_steps(columns, times, stretches, rows, notes)
-    times, places = clock.place(
+    times, picture_seconds = clock.locate_pictures(
       times, stretches, rows=rows, fps=self._info["fps"], options=self._options, notes=notes
     )
     cameras: dict[str, episode.Camera] = {}
-    videos = iter(zip(stretches, places, strict=True))
+    videos = iter(zip(stretches, picture_seconds, strict=True))
     for camera in self._cameras:
       if camera.video:
-        cameras[camera.name] = functools.partial(self._video, *next(videos), times, number, notes)
+        cameras[camera.name] = functools.partial(
+          self._video, *next(videos), times, episode_index, notes
+        )
       elif camera.key not in existing:
-        raise video.Unreadable(
+        raise video.UnreadableError(
           f"{tables.short(path)} has no column {camera.key!r} of camera {camera.name!r}"
         )
       else:
-        cameras[camera.name] = functools.partial(self._images, path, number, camera, times)
+        cameras[camera.name] = functools.partial(self._images, path, episode_index, camera, times)
     task = meta.episode_task(row, columns, self._tasks, notes)
     first_task = task if isinstance(task, str) else task[0]
     return episode.RawEpisode(
@@ -164,7 +166,7 @@ class LeRobot(Source):
     All data files are assumed to have the same columns as this file.
     """
     for row in self._episodes[:100]:
-      with contextlib.suppress(video.Unreadable):
+      with contextlib.suppress(video.UnreadableError):
         path = self._paths.data(row)
         tables.column_types(path)
         return path
@@ -174,7 +176,7 @@ class LeRobot(Source):
     """Number of values in a row of a vector: from meta/info.json, else from the first data file."""
     if vector.size is not None or not sample:
       return vector.size
-    with contextlib.suppress(video.Unreadable, ValueError):
+    with contextlib.suppress(video.UnreadableError, ValueError):
       cells = tables.first_cell(sample, vector.key)
       return None if cells is None else tables.to_matrix(cells).shape[1]
     return None
@@ -240,7 +242,7 @@ class LeRobot(Source):
 
     False when the picture cannot be read; the error is reported when its episode is read.
     """
-    with contextlib.suppress(video.Unreadable, FFmpegError, *images.ERRORS):
+    with contextlib.suppress(video.UnreadableError, FFmpegError, *images.ERRORS):
       if camera.video:
         return video.probe(self._first_video(camera.key)).deep_gray
       cells = tables.first_cell(sample, camera.key) if sample else None
@@ -250,32 +252,32 @@ class LeRobot(Source):
   def _first_video(self, key: str) -> str:
     """The first existing video file of a camera, among the first 100 episodes.
 
-    Raises `video.Unreadable` when there is none.
+    Raises `video.UnreadableError` when there is none.
     """
     for row in self._episodes[:100]:
-      with contextlib.suppress(video.Unreadable):
+      with contextlib.suppress(video.UnreadableError):
         path = self._paths.video(row, key)
         if os.path.isfile(path):
           return path
-    raise video.Unreadable("no file")
+    raise video.UnreadableError("no file")
 
   def _arrays(
     self, columns: dict[str, np.ndarray], path: str, notes: list[str]
   ) -> tuple[dict[str, np.ndarray], int]:
-    """(action and state, float32 [T, D]; T), checked. Raises `video.Unreadable`.
+    """(action and state, float32 [T, D]; T), checked. Raises `video.UnreadableError`.
 
     T is smaller than the number of rows when the episode is cut before a row that is not finite.
     """
     kept, arrays = len(columns["episode_index"]), {}
     for role, vector in self._vectors.items():
       if vector.key not in columns:
-        raise video.Unreadable(
+        raise video.UnreadableError(
           f"{tables.short(path)} has no column {vector.key!r}, which {layout.INFO} describes"
         )
       with np.errstate(over="ignore"):
         values = columns[vector.key].astype(np.float32)
       if self._sizes[role] not in (None, values.shape[1]):
-        raise video.Unreadable(
+        raise video.UnreadableError(
           f"column {vector.key!r} of {tables.short(path)} has {values.shape[1]} numbers a row, "
           f"those of the data set have {self._sizes[role]}"
         )
@@ -286,11 +288,11 @@ class LeRobot(Source):
           f"{len(bad)} of {len(values)} rows"
         )
         if self._options.invalid_rows != "cut_episode":
-          raise video.Unreadable(
+          raise video.UnreadableError(
             f"{text}; source option invalid_rows = 'cut_episode' keeps the frames before"
           )
         if bad[0] < 2:
-          raise video.Unreadable(f"{text}: nothing is left before it")
+          raise video.UnreadableError(f"{text}: nothing is left before it")
         notes.append(f"{text}: cut before it")
         kept = min(kept, int(bad[0]))
       arrays[role] = values
@@ -299,17 +301,17 @@ class LeRobot(Source):
   def _stretch(self, camera: layout.Camera, row: dict, rows: int) -> Stretch:
     """The part of a video file with the pictures of one camera for one episode.
 
-    Raises `video.Unreadable` naming the camera and the file.
+    Raises `video.UnreadableError` naming the camera and the file.
     """
     path = self._paths.video(row, camera.key)
     where = f"camera {camera.name!r}, {os.path.relpath(path, self._root)}"
     try:
       info = self._probed.get(path) or video.probe(path)
-    except video.Unreadable as error:
+    except video.UnreadableError as error:
       reason = f"the file is {lerobot_json.POINTER}" if lerobot_json.is_pointer(path) else error
-      raise video.Unreadable(f"{where}: {reason}") from error
+      raise video.UnreadableError(f"{where}: {reason}") from error
     if info.deep_gray:
-      raise video.Unreadable(
+      raise video.UnreadableError(
         f"{where}: its pictures are {info.pixel_format}, depth video is not read; source option "
         "camera_keys leaves a camera out"
       )
@@ -321,9 +323,9 @@ class LeRobot(Source):
   def _video(
     self,
     stretch: Stretch,
-    place: np.ndarray,
+    picture_seconds: np.ndarray,
     times: np.ndarray,
-    number: int,
+    episode_index: int,
     notes: list[str],
     geometry: video.Geometry,
   ) -> Iterator[tuple[float, np.ndarray]]:
@@ -331,31 +333,38 @@ class LeRobot(Source):
 
     Args:
       stretch: the part of the file.
-      place: seconds in the file of the picture of each row, [T].
+      picture_seconds: seconds in the file of the picture of each row, [T].
       times: of the rows, [T]; the yielded seconds.
-      number: of the episode, for messages.
+      episode_index: of the episode, for messages.
       notes: receives remarks.
       geometry: size of the frames.
     """
     video_notes: list[str] = []
     try:
       pictures = video.read_at(
-        stretch.path, place, geometry, notes=video_notes, options=self._options
+        stretch.path, picture_seconds, geometry, notes=video_notes, options=self._options
       )
       for seconds, image in zip(times, pictures, strict=True):
         yield float(seconds), image
-    except video.Unreadable as error:
-      raise video.Unreadable(f"episode {number}: {stretch.where}: {error}") from error
+    except video.UnreadableError as error:
+      raise video.UnreadableError(f"episode {episode_index}: {stretch.where}: {error}") from error
     finally:
       notes += [f"{stretch.where}: {note}" for note in video_notes]
 
   def _images(
-    self, path: str, number: int, camera: layout.Camera, times: np.ndarray, geometry: video.Geometry
+    self,
+    path: str,
+    episode_index: int,
+    camera: layout.Camera,
+    times: np.ndarray,
+    geometry: video.Geometry,
   ) -> Iterator[tuple[float, np.ndarray]]:
     """Yields (seconds, frame) of an image feature, streamed from the parquet file."""
     cells = (
       cell
-      for batch in tables.batches(path, number, [camera.key], batch_size=32, own=not self._v3)
+      for batch in tables.batches(
+        path, episode_index, [camera.key], batch_size=32, single_episode=not self._v3
+      )
       for cell in batch.column(camera.key).to_pylist()
     )
     where = f"camera {camera.name!r} in {tables.short(path)}"
@@ -363,10 +372,10 @@ class LeRobot(Source):
       try:
         image = video.decode_image(images.read(self._root, next(cells)), geometry, self._options)
       except StopIteration as error:
-        raise video.Unreadable(
-          f"episode {number}: {where} has no frame {t} of {len(times)}"
+        raise video.UnreadableError(
+          f"episode {episode_index}: {where} has no frame {t} of {len(times)}"
         ) from error
-      except (video.Unreadable, *images.ERRORS) as error:
+      except (video.UnreadableError, *images.ERRORS) as error:
         text = f"{where}: the image at frame {t} cannot be used ({images.reason(error)})"
-        raise video.Unreadable(f"episode {number}: {text}") from error
+        raise video.UnreadableError(f"episode {episode_index}: {text}") from error
       yield float(seconds), image

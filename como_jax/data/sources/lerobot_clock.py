@@ -26,12 +26,12 @@ def row_times(
   """Times of the rows in seconds, float64 [T], finite and increasing.
 
   Raises:
-    video.Unreadable: they are not, or the requested column is missing.
+    video.UnreadableError: they are not, or the requested column is missing.
   """
   stamps, frames = columns.get("timestamp"), columns.get("frame_index")
   if options.timestamps == "frame_index":
     if frames is None:
-      raise video.Unreadable(
+      raise video.UnreadableError(
         "source option timestamps = 'frame_index', but the table has no column 'frame_index'"
       )
     times = frames / fps
@@ -50,24 +50,26 @@ def row_times(
     notes.append(f"no column 'timestamp': times are frame_index / {fps:g}")
     return _increasing(frames / fps, "frame_index", "")
   if stamps.shape[1] != 1:
-    raise video.Unreadable(f"column 'timestamp' has {stamps.shape[1]} numbers a row, expected 1")
+    raise video.UnreadableError(
+      f"column 'timestamp' has {stamps.shape[1]} numbers a row, expected 1"
+    )
   return _increasing(
     stamps[:, 0], "timestamp", "; source option timestamps = 'frame_index' takes frame_index / fps"
   )
 
 
 def _increasing(times: np.ndarray, column: str, hint: str) -> np.ndarray:
-  """Returns the times; raises `video.Unreadable` unless they are finite and increasing."""
+  """Returns the times; raises `video.UnreadableError` unless they are finite and increasing."""
   bad = np.flatnonzero(~np.isfinite(times))
   if len(bad):
-    raise video.Unreadable(
+    raise video.UnreadableError(
       f"column {column!r} is not finite: {times[bad[0]]} at frame {bad[0]}, "
       f"{len(bad)} of {len(times)} rows{hint}"
     )
   bad = np.flatnonzero(np.diff(times) <= 0)
   if len(bad):
     t = int(bad[0])
-    raise video.Unreadable(
+    raise video.UnreadableError(
       f"column {column!r} is not increasing: {times[t]:g} s at frame {t}, then {times[t + 1]:g} "
       f"s; so in {len(bad)} of {len(times)} rows{hint}"
     )
@@ -86,8 +88,8 @@ def check_steps(
   They disagree when rows were removed and the times were written again.
 
   Raises:
-    video.Unreadable: they disagree, and a video has more or fewer pictures than rows. Then it is
-      unknown which of the two selects the picture of a row.
+    video.UnreadableError: they disagree, and a video has more or fewer pictures than rows. Then it
+      is unknown which of the two selects the picture of a row.
   """
   frames = columns.get("frame_index")
   if frames is None or len(times) < 3 or "timestamp" not in columns:
@@ -106,14 +108,14 @@ def check_steps(
   )
   odd = next((part for part in stretches if part.pictures != rows), None)
   if odd:
-    raise video.Unreadable(
+    raise video.UnreadableError(
       f"{text}; {odd.where} has {odd.pictures} pictures for {rows} rows: which of them a row "
       "shows is not known; source option timestamps = 'frame_index' takes frame_index / fps"
     )
   notes.append(f"{text}: the timestamps are used")
 
 
-def place(
+def locate_pictures(
   times: np.ndarray,
   stretches: Sequence[Stretch],
   *,
@@ -132,7 +134,7 @@ def place(
     the pictures in its file, float64 [T]).
 
   Raises:
-    video.Unreadable: the clocks disagree, or rows are outside of the episode's part of the file.
+    video.UnreadableError: the clocks disagree, or rows are outside the episode's part of the file.
   """
   rates, conflicts = table_rates(times), []
   if rates is not None:
@@ -150,7 +152,7 @@ def place(
   for part in stretches:
     _note_counts(part, rows, bool(conflicts), notes)
   if conflicts or misplaced:
-    return times, [part.begin + times for part in stretches]
+    return times, [part.start + times for part in stretches]
   return times, [_picture_times(part, times, notes) for part in stretches]
 
 
@@ -166,7 +168,7 @@ def _rate_conflict(
     options: only `rate_conflict` is used.
 
   Raises:
-    video.Unreadable: the option is "refuse".
+    video.UnreadableError: the option is "refuse".
   """
   text = "; ".join(f"{part.where} has {part.info.fps:.4g} pictures a second" for part in conflicts)
   text += f", its table {rate:.4g} rows a second (column 'timestamp'; meta/info.json: fps {fps:g})"
@@ -176,7 +178,7 @@ def _rate_conflict(
       (name for name, scale in _UNITS.items() if abs(factor / scale - 1) < _RATE_WITHIN), ""
     )
     unit = f", as if it counted {unit}" if unit else ""
-    raise video.Unreadable(
+    raise video.UnreadableError(
       f"the rates disagree: {text}{unit}; source option rate_conflict = 'table' or 'video' "
       "says which to believe"
     )
@@ -193,14 +195,16 @@ def _wrong_fps(rate: float, fps: float, options: SourceOptions, *, has_video: bo
     has_video: whether the episode has a video, which agrees with the table.
 
   Raises:
-    video.Unreadable: there is no video, and the unit of the times seems to be wrong.
+    video.UnreadableError: there is no video, and the unit of the times seems to be wrong.
   """
   text = (
     f"the table has {rate:.4g} rows a second (column 'timestamp'), meta/info.json says fps {fps:g}"
   )
   # Without a video, only fps can show that the unit of the times is wrong.
   if not has_video and options.rate_conflict != "table" and not 0.5 < rate / fps < 2:
-    raise video.Unreadable(f"{text}; source option rate_conflict = 'table' takes the table's times")
+    raise video.UnreadableError(
+      f"{text}; source option rate_conflict = 'table' takes the table's times"
+    )
   return f"{text}; the table is used"
 
 
@@ -212,17 +216,17 @@ def _wrong_begin(misplaced: Sequence[Stretch], options: SourceOptions) -> str:
     options: only `rate_conflict` is used.
 
   Raises:
-    video.Unreadable: the option is "refuse".
+    video.UnreadableError: the option is "refuse".
   """
   text = "; ".join(
-    f"{part.where}: the episode begins at {part.begin:.3f} s (column 'from_timestamp' of "
+    f"{part.where}: the episode begins at {part.start:.3f} s (column 'from_timestamp' of "
     f"meta/episodes), nearest to picture {part.first_picture}; those before it have "
     f"{part.file_before} rows (column 'length')"
     for part in misplaced
   )
   text += ", and the file has a picture a row"
   if options.rate_conflict == "refuse":
-    raise video.Unreadable(
+    raise video.UnreadableError(
       f"{text}; source option rate_conflict = 'table' or 'video' says which to believe"
     )
   return f"{text}; the {options.rate_conflict} is believed"
@@ -296,33 +300,35 @@ def _picture_by_picture(
   fps = stretches[0].info.fps
   other = next((part for part in stretches if abs(part.info.fps / fps - 1) > 1e-3), None)
   if other:
-    raise video.Unreadable(
+    raise video.UnreadableError(
       f"{stretches[0].where} has {fps:.4g} pictures a second, {other.where} {other.info.fps:.4g}: "
       "there is no one rate to believe (source option rate_conflict)"
     )
-  places = []
+  picture_seconds = []
   for part in stretches:
     pictures = video.timeline(part.path)
     # The episodes' begins and ends in a shared file are on the video's clock when the last end is
     # the end of the file. Otherwise they are on the table's clock.
     end = len(pictures) / fps
     own_clock = part.end is None or abs(part.file_end - end) < abs(part.file_end * rate / fps - end)
-    begin = (
-      int(np.searchsorted(pictures, part.begin - 0.5 / fps))
+    start = (
+      int(np.searchsorted(pictures, part.start - 0.5 / fps))
       if own_clock
-      else round(part.begin * rate)
+      else round(part.start * rate)
     )
     if part.misplaced and part.file_before is not None:
-      begin = part.file_before
-    first = begin + round(float(times[0]) * rate)
-    last = begin + part.pictures if part.followed and own_clock else len(pictures)
+      start = part.file_before
+    first = start + round(float(times[0]) * rate)
+    last = start + part.pictures if part.followed and own_clock else len(pictures)
     if first < 0 or first + len(times) > last:
-      raise video.Unreadable(
-        f"{part.where}: {last - begin} pictures for {rows} rows of which the first shows number "
-        f"{first - begin}"
+      raise video.UnreadableError(
+        f"{part.where}: {last - start} pictures for {rows} rows of which the first shows number "
+        f"{first - start}"
       )
-    places.append(pictures[first : first + len(times)])
-  return places[0] - places[0][0] + round(float(times[0]) * rate) / fps, places
+    picture_seconds.append(pictures[first : first + len(times)])
+  return picture_seconds[0] - picture_seconds[0][0] + round(
+    float(times[0]) * rate
+  ) / fps, picture_seconds
 
 
 def _picture_times(part: Stretch, times: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -330,7 +336,7 @@ def _picture_times(part: Stretch, times: np.ndarray, notes: list[str]) -> np.nda
 
   It is the picture nearest in time or, when the file has one picture per row, that of its number.
   """
-  seconds = part.begin + times
+  seconds = part.start + times
   if part.file_before is None or part.file_pictures != part.file_rows:
     return seconds
   rows = part.file_before + np.arange(len(times))
@@ -383,7 +389,7 @@ def _into_stretch(
       "beginning"
     )
     return times - times[0]
-  raise video.Unreadable(
+  raise video.UnreadableError(
     f"{out[0].where}: timestamps run from {first:.3f} to {last:.3f} s (column 'timestamp'), the "
     f"episode's video from 0 to {out[0].seconds:.3f} s with {out[0].pictures} pictures for {rows} "
     "rows: the video is too short, or the times have another origin"

@@ -43,7 +43,7 @@ def read_tasks(root: str, v3: bool, skipped: list[dict[str, str]]) -> dict[int, 
     task_indices, texts = [row.get("task_index") for row in rows], [row.get("task") for row in rows]
   tasks: dict[int, str] = {}
   for task_index, value in zip(task_indices, texts, strict=True):
-    index, text = whole(task_index), instruction(value)
+    index, text = to_whole_number(task_index), instruction(value)
     if index is None or text is None:
       raise errors.UserError(
         f"{path}: task_index = {task_index!r}, task = {value!r}, expected a whole number and text"
@@ -106,9 +106,9 @@ def listed_instructions(
   values = list(values) if isinstance(values, (list, tuple)) else [values]
   texts = []
   for value in values:
-    text, number = instruction(value), whole(value)
-    if text is None and number is not None:
-      text = tasks.get(number)
+    text, task_index = instruction(value), to_whole_number(value)
+    if text is None and task_index is not None:
+      text = tasks.get(task_index)
     if text is not None:
       texts.append(text)
     elif value is not None and value == value:
@@ -163,7 +163,7 @@ def _lines(path: str, skipped: list[dict[str, str]]) -> list[dict]:
   return rows
 
 
-def whole(value: Any) -> int | None:
+def to_whole_number(value: Any) -> int | None:
   """The value as int if it is a whole number, possibly stored as floating point; else None."""
   if (
     isinstance(value, bool)
@@ -175,7 +175,7 @@ def whole(value: Any) -> int | None:
   return int(value)
 
 
-def seconds(value: Any) -> float | None:
+def to_seconds(value: Any) -> float | None:
   """The value as a time in a file; None for anything else, like NaN of a missing column."""
   return (
     float(value)
@@ -200,11 +200,11 @@ def read_episodes(root: str, v3: bool, skipped: list[dict[str, str]]) -> list[di
   episodes: dict[int, dict] = {}
   for i, row in enumerate(rows):
     row = _checked_row(row, i, os.path.join(root, name))
-    number = row["episode_index"]
-    if number not in episodes:
-      episodes[number] = row
+    episode_index = row["episode_index"]
+    if episode_index not in episodes:
+      episodes[episode_index] = row
       continue
-    before = episodes[number]
+    before = episodes[episode_index]
     differing = [key for key in {**before, **row} if repr(before.get(key)) != repr(row.get(key))]
     differing = [key for key in differing if key != "twice" and not key.startswith("meta/")]
     if differing:
@@ -213,10 +213,12 @@ def read_episodes(root: str, v3: bool, skipped: list[dict[str, str]]) -> list[di
         f"listed twice in {name}, with {key} = {before.get(key)!r} and {row.get(key)!r}"
       )
     else:
-      skipped.append({"name": name, "reason": f"episode {number} is listed twice: used once"})
+      skipped.append(
+        {"name": name, "reason": f"episode {episode_index} is listed twice: used once"}
+      )
   if not episodes:
     raise errors.UserError(f"{root}: the LeRobot data set lists no episode in {name}")
-  return [episodes[number] for number in sorted(episodes)]
+  return [episodes[episode_index] for episode_index in sorted(episodes)]
 
 
 def _episode_rows(folder: str) -> list[dict]:
@@ -248,21 +250,21 @@ def _checked_row(row: Mapping[str, Any], i: int, where: str) -> dict[str, Any]:
   Raises:
     errors.UserError: one of them is not a whole number.
   """
-  number, length = whole(row.get("episode_index")), row.get("length")
-  if number is None or number < 0:
+  episode_index, length = to_whole_number(row.get("episode_index")), row.get("length")
+  if episode_index is None or episode_index < 0:
     value = row.get("episode_index")
     raise errors.UserError(
       f"{where}: episode_index = {value!r} in row {i}, expected a whole number"
     )
-  first, last = (whole(row.get(f"dataset_{name}_index")) for name in ("from", "to"))
-  row = {**row, "episode_index": number, "length": whole(length)}
+  first, last = (to_whole_number(row.get(f"dataset_{name}_index")) for name in ("from", "to"))
+  row = {**row, "episode_index": episode_index, "length": to_whole_number(length)}
   if (
     length is not None
     and row["length"] is None
     and not (isinstance(length, float) and math.isnan(length))
   ):
     raise errors.UserError(
-      f"{where}: length = {length!r} of episode {number}, expected a whole number"
+      f"{where}: length = {length!r} of episode {episode_index}, expected a whole number"
     )
   if row["length"] is None and first is not None and last is not None:
     row["length"] = last - first
@@ -279,7 +281,7 @@ def wrong_totals(
   wrong = [
     f"{key} = {info[key]!r}, meta/episodes lists {count}"
     for key, count in counts.items()
-    if info.get(key) is not None and whole(info[key]) != count
+    if info.get(key) is not None and to_whole_number(info[key]) != count
   ]
   return [{"name": layout.INFO, "reason": text} for text in wrong]
 

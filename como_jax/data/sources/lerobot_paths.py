@@ -21,7 +21,7 @@ def check_root(root: str) -> None:
     ) from error
 
 
-# The part of a video file of one episode: its begin and end in seconds (None = not known), and the
+# The part of a video file of one episode: its start and end in seconds (None = not known), and the
 # row of meta/episodes.
 _Part = tuple[float, float | None, Mapping[str, Any]]
 
@@ -34,34 +34,38 @@ class Paths:
     self._data, self._video, self._fps = info["data_path"], info.get("video_path"), info["fps"]
 
   def data(self, row: Mapping[str, Any]) -> str:
-    """Path of the parquet file of an episode. Raises `video.Unreadable`."""
+    """Path of the parquet file of an episode. Raises `video.UnreadableError`."""
     return os.path.join(self._root, self._relative(self._data, row, "data"))
 
   def video(self, row: Mapping[str, Any], key: str) -> str:
-    """Path of the video file of a camera. Raises `video.Unreadable`."""
+    """Path of the video file of a camera. Raises `video.UnreadableError`."""
     if not self._video:
-      raise video.Unreadable(f"{layout.INFO} has no video_path for the camera {key!r}")
+      raise video.UnreadableError(f"{layout.INFO} has no video_path for the camera {key!r}")
     return os.path.join(self._root, self._relative(self._video, row, f"videos/{key}", key))
 
   def _relative(self, template: str, row: Mapping[str, Any], prefix: str, key: str = "") -> str:
-    number = row["episode_index"]
-    values = {"episode_index": number, "episode_chunk": number // self._chunk, "video_key": key}
+    episode_index = row["episode_index"]
+    values = {
+      "episode_index": episode_index,
+      "episode_chunk": episode_index // self._chunk,
+      "video_key": key,
+    }
     for name in ("chunk_index", "file_index"):
       if f"{{{name}" in template:
-        values[name] = meta.whole(row.get(f"{prefix}/{name}"))
+        values[name] = meta.to_whole_number(row.get(f"{prefix}/{name}"))
         if values[name] is None:
-          raise video.Unreadable(
+          raise video.UnreadableError(
             f"column '{prefix}/{name}' of meta/episodes is {row.get(f'{prefix}/{name}')!r}, "
             "expected a whole number"
           )
     try:
       path = template.format(**values)
     except (KeyError, IndexError, ValueError) as error:
-      raise video.Unreadable(
+      raise video.UnreadableError(
         f"the path template {template!r} cannot be filled ({error})"
       ) from error
     if os.path.isabs(path) or ".." in path.split("/"):
-      raise video.Unreadable(f"the path {path!r} leads out of the data set")
+      raise video.UnreadableError(f"the path {path!r} leads out of the data set")
     return path
 
   def check(self, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[int, str]:
@@ -94,7 +98,7 @@ class Paths:
     for row in rows if self._v3 else ():
       for key in keys:
         value = row.get(f"videos/{key}/from_timestamp")
-        if meta.seconds(value) is None:
+        if meta.to_seconds(value) is None:
           text = (
             f"column 'videos/{key}/from_timestamp' of meta/episodes is {value!r}, expected seconds"
           )
@@ -111,7 +115,7 @@ class Paths:
       ):
         try:
           path = self._relative(template, row, prefix, key)
-        except video.Unreadable:  # reported when the episode is read
+        except video.UnreadableError:  # reported when the episode is read
           continue
         user = (None if self._v3 else row["episode_index"], key)
         before = users.setdefault(path, user) if template else user
@@ -132,7 +136,7 @@ class Paths:
   ) -> dict[tuple[str, int], tuple[float, float | None, bool, int, float, int | None]]:
     """The parts of shared video files (v3), by (camera, episode_index).
 
-    They are (begin, end, followed, file_rows, file_end, file_before) of `lerobot_clock.Stretch`.
+    They are (start, end, followed, file_rows, file_end, file_before) of `lerobot_clock.Stretch`.
     Episodes that use the same part of a file are added to `damaged`.
     """
     parts_of_episodes: dict[
@@ -141,22 +145,22 @@ class Paths:
     for (key, path), parts in self._files_of_parts(rows, keys, damaged).items():
       parts.sort(key=lambda part: (part[0], part[2]["episode_index"]))
       ends = [
-        begin + (row["length"] or 1) / self._fps if end is None else end
-        for begin, end, row in parts
+        start + (row["length"] or 1) / self._fps if end is None else end
+        for start, end, row in parts
       ]
       lengths = [row["length"] or 0 for *_, row in parts]
       count = sum(lengths) if all(lengths) else 0
       spans = [
-        round((end - begin) * self._fps) for end, (begin, *_) in zip(ends, parts, strict=True)
+        round((end - start) * self._fps) for end, (start, *_) in zip(ends, parts, strict=True)
       ]
       agree = count > 0 and spans == lengths
       self._check_parts(key, path, parts, ends, damaged)
-      for i, (begin, end, row) in enumerate(parts):
+      for i, (start, end, row) in enumerate(parts):
         following = parts[i + 1][0] if i + 1 < len(parts) else None
         stop = end if end is not None and (following is None or end < following) else following
         before = sum(lengths[:i]) if agree else None
         parts_of_episodes[key, row["episode_index"]] = (
-          begin,
+          start,
           stop,
           following is not None,
           count,
@@ -174,13 +178,13 @@ class Paths:
       for key in keys:
         try:
           path = self._relative(self._video or "", row, f"videos/{key}", key)
-        except video.Unreadable:  # reported when the episode is read
+        except video.UnreadableError:  # reported when the episode is read
           continue
         if row["episode_index"] not in damaged:
-          begin = meta.seconds(row.get(f"videos/{key}/from_timestamp"))
-          end = meta.seconds(row.get(f"videos/{key}/to_timestamp"))
-          if begin is not None:  # otherwise the episode is damaged, see `check`
-            files.setdefault((key, path), []).append((begin, end, row))
+          start = meta.to_seconds(row.get(f"videos/{key}/from_timestamp"))
+          end = meta.to_seconds(row.get(f"videos/{key}/to_timestamp"))
+          if start is not None:  # otherwise the episode is damaged, see `check`
+            files.setdefault((key, path), []).append((start, end, row))
     return files
 
   def _check_parts(
@@ -202,17 +206,17 @@ class Paths:
     """
     columns = f"columns 'videos/{key}/from_timestamp' and 'to_timestamp' of meta/episodes"
     reach = 0  # index of the earlier part with the latest end
-    for i, (begin, _, row) in enumerate(parts):
-      if i and begin < ends[reach] - 0.5 / self._fps:
+    for i, (start, _, row) in enumerate(parts):
+      if i and start < ends[reach] - 0.5 / self._fps:
         earlier = parts[reach][2]["episode_index"]
         text = (
           f"{path}: seconds {parts[reach][0]:.3f} to {ends[reach]:.3f} of episode {earlier} "
-          f"overlap {begin:.3f} to {ends[i]:.3f} of episode {row['episode_index']} ({columns})"
+          f"overlap {start:.3f} to {ends[i]:.3f} of episode {row['episode_index']} ({columns})"
         )
         damaged.setdefault(earlier, text)
         damaged.setdefault(row["episode_index"], text)
-      if ends[i] <= begin:
-        text = f"{path}: the episode begins at {begin:.3f} and ends at {ends[i]:.3f} s ({columns})"
+      if ends[i] <= start:
+        text = f"{path}: the episode begins at {start:.3f} and ends at {ends[i]:.3f} s ({columns})"
         damaged.setdefault(row["episode_index"], text)
       reach = i if ends[i] >= ends[reach] else reach
 
@@ -228,7 +232,7 @@ class Paths:
       for template, prefix, key in templates:
         try:
           used.add(self._relative(template, row, prefix, key))
-        except video.Unreadable:
+        except video.UnreadableError:
           continue
     folders: dict[str, list[str]] = {}
     for name in files:

@@ -14,7 +14,7 @@ class Stretch:
   Attributes:
     where: camera and file, for messages.
     path: of the video file.
-    begin: seconds in the file at which the episode begins (its time 0).
+    start: seconds in the file at which the episode begins (its time 0).
     end: seconds in the file at which the episode ends, None = the end of the file.
     followed: whether another episode begins in the file at `end`.
     file_rows: number of rows of all episodes of the file, 0 = unknown.
@@ -26,7 +26,7 @@ class Stretch:
 
   where: str
   path: str
-  begin: float
+  start: float
   end: float | None
   followed: bool
   file_rows: int
@@ -42,16 +42,16 @@ class Stretch:
   @property
   def seconds(self) -> float:
     """Length of the episode in the file, 0 = unknown."""
-    return max(0.0, self._end(pauses=True) - self.begin)
+    return max(0.0, self._end(pauses=True) - self.start)
 
   @property
   def pictures(self) -> int:
     """Number of pictures of the episode in the file, at the file's frame rate."""
-    return round(max(0.0, self._end(pauses=False) - self.begin) * self.info.fps)
+    return round(max(0.0, self._end(pauses=False) - self.start) * self.info.fps)
 
   @property
   def misplaced(self) -> bool:
-    """Whether `begin` is at another picture than `file_before`, if the file has one per row."""
+    """Whether `start` is at another picture than `file_before`, if the file has one per row."""
     return (
       self.file_before is not None
       and self.file_pictures == self.file_rows
@@ -61,11 +61,11 @@ class Stretch:
   @property
   def first_picture(self) -> int:
     """Number in the file of the picture nearest to the beginning of the episode."""
-    position = self.begin * self.info.fps
+    position = self.start * self.info.fps
     if self.even and abs(position - round(position)) <= 0.4:
       return round(position)
     pictures = video.timeline(self.path)
-    return int(nearest(pictures, self.begin)) if len(pictures) > 1 else round(position)
+    return int(nearest(pictures, self.start)) if len(pictures) > 1 else round(position)
 
   @property
   def even(self) -> bool:

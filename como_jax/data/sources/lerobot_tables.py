@@ -1,7 +1,7 @@
 """Reads the tables of a LeRobot data set: parquet files and numeric columns.
 
 What cannot be read correctly raises `errors.UserError` when the whole data set depends on it, and
-`video.Unreadable` when only one episode depends on it.
+`video.UnreadableError` when only one episode depends on it.
 """
 
 import os
@@ -61,17 +61,17 @@ def to_values(table: pa.Table | pa.ChunkedArray, path: str) -> list:
 
 
 def column_types(path: str) -> dict[str, pa.DataType]:
-  """Name -> type of a parquet file's columns. Raises `video.Unreadable`."""
+  """Name -> type of a parquet file's columns. Raises `video.UnreadableError`."""
   try:
     return {field.name: field.type for field in pq.ParquetFile(path).schema_arrow}
   except _READ_ERRORS as error:
-    raise video.Unreadable(_reason(path, error)) from error
+    raise video.UnreadableError(_reason(path, error)) from error
 
 
 def first_cell(path: str, name: str) -> pa.Array | None:
   """The first row of a column, [1]; None when the file has no such column or no row.
 
-  Raises `video.Unreadable`.
+  Raises `video.UnreadableError`.
   """
   try:
     file = pq.ParquetFile(path)
@@ -80,11 +80,11 @@ def first_cell(path: str, name: str) -> pa.Array | None:
     batch = next(file.iter_batches(batch_size=1, columns=[name]), None)
     return None if batch is None else batch.column(0)
   except _READ_ERRORS as error:
-    raise video.Unreadable(_reason(path, error)) from error
+    raise video.UnreadableError(_reason(path, error)) from error
 
 
 def batches(
-  path: str, number: int, names: Sequence[str], *, batch_size: int, own: bool
+  path: str, episode_index: int, names: Sequence[str], *, batch_size: int, single_episode: bool
 ) -> Iterator[pa.RecordBatch]:
   """Yields the rows of one episode in order, without reading row groups of other episodes.
 
@@ -92,41 +92,41 @@ def batches(
 
   Args:
     path: of the file.
-    number: the episode_index.
+    episode_index: of the episode.
     names: columns to read. Columns that the file does not have are left out.
     batch_size: number of rows to read at a time.
-    own: True when the file holds only this episode. Then no row is filtered out.
+    single_episode: True when the file holds only this episode. Then no row is filtered out.
 
   Raises:
-    video.Unreadable: the file is damaged, or has no column episode_index.
+    video.UnreadableError: the file is damaged, or has no column episode_index.
   """
   try:
     file = pq.ParquetFile(path)
     existing = file.schema_arrow.names
     duplicates = [name for name in (*names, EPISODE) if existing.count(name) > 1]
     if duplicates:
-      raise video.Unreadable(
+      raise video.UnreadableError(
         f"{short(path)} has {existing.count(duplicates[0])} columns named {duplicates[0]!r}"
       )
     names = [name for name in dict.fromkeys(names) if name in existing]
     groups = range(file.metadata.num_row_groups)
-    if not own:
+    if not single_episode:
       if EPISODE not in existing:
-        raise video.Unreadable(
+        raise video.UnreadableError(
           f"{short(path)} has no column {EPISODE!r}, by which its episodes are told apart"
         )
       names = [*names, *([] if EPISODE in names else [EPISODE])]
-      groups = [group for group in groups if _may_hold(file.metadata, group, number)]
+      groups = [group for group in groups if _may_hold(file.metadata, group, episode_index)]
     for batch in file.iter_batches(batch_size=batch_size, row_groups=list(groups), columns=names):
-      if not own:
-        batch = batch.filter(pa.array(_index_values(batch.column(EPISODE), path) == number))
+      if not single_episode:
+        batch = batch.filter(pa.array(_index_values(batch.column(EPISODE), path) == episode_index))
       if len(batch):
         yield batch
   except _READ_ERRORS as error:
-    raise video.Unreadable(_reason(path, error)) from error
+    raise video.UnreadableError(_reason(path, error)) from error
 
 
-def _may_hold(metadata: pq.FileMetaData, group: int, number: int) -> bool:
+def _may_hold(metadata: pq.FileMetaData, group: int, episode_index: int) -> bool:
   # The column is found by its path, because nested columns shift the physical index. A list column
   # has another path.
   column = next(
@@ -135,23 +135,23 @@ def _may_hold(metadata: pq.FileMetaData, group: int, number: int) -> bool:
   stats = None if column is None else metadata.row_group(group).column(column).statistics
   if stats is None or not stats.has_min_max or not isinstance(stats.min, (int, float)):
     return True
-  return stats.min <= number <= stats.max
+  return stats.min <= episode_index <= stats.max
 
 
 def _index_values(array: pa.Array, path: str) -> np.ndarray:
-  """Values of the column episode_index, float64 [T], NaN = null. Raises `video.Unreadable`."""
+  """Values of the column episode_index, float64 [T], NaN = null. Raises `video.UnreadableError`."""
   try:
     return _single(to_matrix(array))
   except ValueError as error:
-    raise video.Unreadable(f"column {EPISODE!r} of {short(path)}: {error}") from error
+    raise video.UnreadableError(f"column {EPISODE!r} of {short(path)}: {error}") from error
 
 
 def read_episode(
   path: str,
-  number: int,
+  episode_index: int,
   names: Sequence[str],
   *,
-  own: bool,
+  single_episode: bool,
   length: int | None,
   optional: Mapping[str, list[str]] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -159,9 +159,9 @@ def read_episode(
 
   Args:
     path: of the file.
-    number: the episode_index.
+    episode_index: of the episode.
     names: columns to read. Columns that the file does not have are left out.
-    own: as in `batches`.
+    single_episode: as in `batches`.
     length: number of rows that the episodes table declares, None = not declared. Reading stops
       after this number.
     optional: column -> list. If the column cannot be read, it is left out and a note is added to
@@ -171,38 +171,41 @@ def read_episode(
     Name -> values: indices int64 [T], other columns float64 [T, D], NaN where a value is null.
 
   Raises:
-    video.Unreadable: the episode has no row, or another number of rows than declared, or a column
-      does not hold numbers of one size.
+    video.UnreadableError: the episode has no row, or another number of rows than declared, or a
+      column does not hold numbers of one size.
   """
   where, parts, rows, optional = short(path), [], 0, optional or {}
-  wrong = f"of episode {number}, the episodes table declares {length} (column 'length')"
+  wrong = f"of episode {episode_index}, the episodes table declares {length} (column 'length')"
   max_rows = MAX_ROWS if length is None else min(length, MAX_ROWS)
-  if own and length is not None and (file_rows := _row_count(path)) != length:
-    raise video.Unreadable(f"{where} has {file_rows} rows {wrong}")
-  for batch in batches(path, number, [*names, EPISODE], batch_size=4096, own=own):
+  if single_episode and length is not None and (file_rows := _row_count(path)) != length:
+    raise video.UnreadableError(f"{where} has {file_rows} rows {wrong}")
+  for batch in batches(
+    path, episode_index, [*names, EPISODE], batch_size=4096, single_episode=single_episode
+  ):
     parts.append(batch)
     rows += len(batch)
     if rows > max_rows:
-      raise video.Unreadable(f"{where} has more than {max_rows} rows {wrong}")
+      raise video.UnreadableError(f"{where} has more than {max_rows} rows {wrong}")
   if not rows:
-    raise video.Unreadable(f"{where} has no row of episode {number}")
+    raise video.UnreadableError(f"{where} has no row of episode {episode_index}")
   if length is not None and rows != length:
-    raise video.Unreadable(f"{where} has {rows} rows {wrong}")
+    raise video.UnreadableError(f"{where} has {rows} rows {wrong}")
   table, columns = pa.Table.from_batches(parts), {}
   for name in table.column_names:
     try:
       values = to_matrix(pa.concat_arrays(table.column(name).chunks))
       columns[name] = whole_numbers(values) if name in INDICES else values
     except (ValueError, pa.ArrowException) as error:
-      text = f"column {name!r} of {where}, episode {number}: {str(error).splitlines()[0]}"
+      text = f"column {name!r} of {where}, episode {episode_index}: {str(error).splitlines()[0]}"
       if name not in optional:
-        raise video.Unreadable(text) from error
+        raise video.UnreadableError(text) from error
       optional[name].append(f"{text}; it is not used")
-  numbers = columns.setdefault(EPISODE, np.full(rows, number))
-  foreign = numbers[numbers != number]
+  indices = columns.setdefault(EPISODE, np.full(rows, episode_index))
+  foreign = indices[indices != episode_index]
   if len(foreign):
-    raise video.Unreadable(
-      f"{where} holds rows of episode {foreign[0]} (column {EPISODE!r}), expected {number} alone"
+    raise video.UnreadableError(
+      f"{where} holds rows of episode {foreign[0]} (column {EPISODE!r}), expected "
+      f"{episode_index} alone"
     )
   return columns
 
@@ -211,7 +214,7 @@ def _row_count(path: str) -> int:
   try:
     return pq.ParquetFile(path).metadata.num_rows
   except _READ_ERRORS as error:
-    raise video.Unreadable(_reason(path, error)) from error
+    raise video.UnreadableError(_reason(path, error)) from error
 
 
 def to_matrix(array: pa.Array) -> np.ndarray:

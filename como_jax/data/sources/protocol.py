@@ -25,7 +25,7 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
-    """Episode i. Raises `Unreadable(reason)` when a file is damaged."""
+    """Episode i. Raises `UnreadableError(reason)` when a file is damaged."""
     ...
 
   def fingerprint(self) -> str:

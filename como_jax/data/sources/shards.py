@@ -44,7 +44,7 @@ class Shards(Source):
     source = reader.SegmentReader(self._path, segments)
     arrays = {}
     for name in ("action", "state"):
-      parts = [source.numbers(s, name, 0, segments.length(s)) for s in range(len(segments))]
+      parts = [source.read_array(s, name, 0, segments.length(s)) for s in range(len(segments))]
       present = [part for part in parts if part is not None]
       if len(present) == len(parts):
         arrays[name] = np.concatenate(present)
@@ -69,7 +69,7 @@ def _frames(
   source: reader.SegmentReader, camera: str, geometry: video.Geometry
 ) -> Iterator[tuple[float, np.ndarray]]:
   for s in range(len(source.segments)):
-    seconds = source.times(s).at(np.arange(source.segments.length(s)))
+    seconds = source.times(s).seconds_at(np.arange(source.segments.length(s)))
     for t, second in enumerate(seconds):
       size, _ = source.frame_size(s, camera, [t], to=(0, 0))
       yield (

@@ -57,14 +57,14 @@ class Tfds(Source):
     self.skipped = [
       {"name": name, "reason": reason} for name, reason in self._layout.not_read.items()
     ]
-    self._places = [
+    self._locations = [
       _Location(split, i)
       for split, facts in sorted(builder.info.splits.items())
       for i in range(facts.num_examples)
     ]
-    if not self._places:
+    if not self._locations:
       raise errors.UserError(f"{path}: the data set of tensorflow-datasets holds no example")
-    self.names = tuple(f"{place.split}_{place.index:06d}" for place in self._places)
+    self.names = tuple(f"{location.split}_{location.index:06d}" for location in self._locations)
     kind = "RLDS" if self._layout.steps else "plain"
     self.info: dict[str, Any] = {
       "format": "tfds",
@@ -113,16 +113,18 @@ class Tfds(Source):
     decoders = self._layout.decoders()
     return {
       split: builder.as_data_source(split, decoders=decoders)
-      for split in {place.split for place in self._places}
+      for split in {location.split for location in self._locations}
     }
 
   def _steps(self, i: int) -> layout.Steps:
-    """The values of episode i. Raises `video.Unreadable`."""
-    place = self._places[i]
+    """The values of episode i. Raises `video.UnreadableError`."""
+    location = self._locations[i]
     try:
-      return self._layout.steps_of(self._splits[place.split][place.index])
+      return self._layout.steps_of(self._splits[location.split][location.index])
     except Exception as error:  # of array_record, protobuf and tensorflow-datasets
-      raise video.Unreadable(f"{self.names[i]}: the record cannot be read ({error})") from error
+      raise video.UnreadableError(
+        f"{self.names[i]}: the record cannot be read ({error})"
+      ) from error
 
   def _arrays(
     self, i: int, steps: layout.Steps, notes: list[str]
@@ -132,16 +134,16 @@ class Tfds(Source):
     T is smaller than the number of steps when the episode is cut before a step that is not finite.
 
     Raises:
-      video.Unreadable: there is no step, an array has another length, or is not finite.
+      video.UnreadableError: there is no step, an array has another length, or is not finite.
     """
     count, arrays = len(steps), {}
     if not count:
-      raise video.Unreadable(f"{self.names[i]}: the episode has no step")
+      raise video.UnreadableError(f"{self.names[i]}: the episode has no step")
     for role, vector in self._layout.vectors.items():
       values = np.asarray(steps.column(vector), np.float32)
       values = values.reshape(len(values), -1)
       if len(values) != len(steps):
-        raise video.Unreadable(
+        raise video.UnreadableError(
           f"{self.names[i]}: {len(steps)} frames but {len(values)} values of {vector.name!r}"
         )
       arrays[role] = values
@@ -150,7 +152,7 @@ class Tfds(Source):
         continue
       text = f"feature {vector.name!r} is not finite at step {bad[0]}, {len(bad)} of {len(values)}"
       if self._options.invalid_rows != "cut_episode" or bad[0] < 2:
-        raise video.Unreadable(
+        raise video.UnreadableError(
           f"{self.names[i]}: {text}; source option invalid_rows = 'cut_episode' keeps two and more "
           "steps before"
         )
@@ -174,8 +176,8 @@ class Tfds(Source):
           if isinstance(data, bytes)
           else geometry.apply(_rgb(data))
         )
-      except (video.Unreadable, *images.ERRORS) as error:
-        raise video.Unreadable(
+      except (video.UnreadableError, *images.ERRORS) as error:
+        raise video.UnreadableError(
           f"{self.names[i]}: camera {camera.name!r}: the image at step {t} cannot be used "
           f"({images.reason(error)})"
         ) from error

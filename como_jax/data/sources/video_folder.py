@@ -79,8 +79,8 @@ _LEVELS = 5  # parent folders that are searched for an enclosing data set
 
 def find(root: str, *, limit: int | None = None) -> list[str]:
   """Relative paths of the video files below a folder, "/"-separated; stops at `limit` files."""
-  paths, walk = [], _walk(root, [])
-  for name in walk:
+  paths, scan = [], _scan(root, [])
+  for name in scan:
     paths.append(name)
     if limit and len(paths) >= limit:
       break
@@ -93,7 +93,7 @@ def find_nested(root: str) -> list[tuple[str, str]]:
   Their files are not videos of the folder. The folder itself is not checked.
   """
   skipped: list[dict[str, str]] = []
-  for _ in _walk(root, skipped):
+  for _ in _scan(root, skipped):
     pass
   return [(item["name"], item["format"]) for item in skipped if "format" in item]
 
@@ -125,18 +125,18 @@ def summary(skipped: Sequence[dict[str, str]], *, max_names: int = 3) -> list[st
   return lines
 
 
-def _walk(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
+def _scan(root: str, skipped: list[dict[str, str]]) -> Iterator[str]:
   """Yields the relative paths of video files.
 
   Each real folder is visited once, and each real file is yielded once. Links are followed last, so
   that a file is yielded under its own path. Files that are not yielded are added to `skipped` with
   the reason. Data sets below the folder are added too, also with their "format".
   """
-  return _Walk(root, skipped).files()
+  return _FolderScan(root, skipped).files()
 
 
-class _Walk:
-  """A walk through the folders of a source, see `_walk`."""
+class _FolderScan:
+  """A scan of the folders of a source, see `_scan`."""
 
   def __init__(self, root: str, skipped: list[dict[str, str]]):
     self._root, self._skipped = root, skipped
@@ -260,7 +260,7 @@ class VideoFolder(Source):
   def __init__(self, path: str, options: SourceOptions | None = None):
     self._root, self._options = path, options or SourceOptions()
     self.skipped: list[dict[str, str]] = []
-    self._files = tuple(sorted(_walk(path, self.skipped), key=os.fsencode))
+    self._files = tuple(sorted(_scan(path, self.skipped), key=os.fsencode))
     if not self._files:
       seen = "; ".join(summary(self.skipped))
       expected = f"expected one of {' '.join(EXTENSIONS)}" + (f" ({seen})" if seen else "")

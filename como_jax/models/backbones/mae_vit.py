@@ -39,15 +39,15 @@ class Encoder(nn.Module):
     return self.image_size // self.patch
 
   @nn.compact
-  def __call__(self, frames: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+  def __call__(self, frames: jax.Array, ids_keep: jax.Array | None = None) -> jax.Array:
     """Encodes frames, or only some of their patches.
 
     Args:
       frames: [B, H, W, 3], ImageNet-normalized.
-      keep: int [B, V], the patches to encode, numbered in raster order; None for all of them.
+      ids_keep: int [B, V], the patches to encode, numbered in raster order; None for all of them.
 
     Returns:
-      [B, V+1, D], or [B, N+1, D] when `keep` is None.
+      [B, V+1, D], or [B, N+1, D] when `ids_keep` is None.
     """
     chex.assert_shape(frames, (None, self.image_size, self.image_size, 3))
     width, dtype = self.width, self.stack.dtype
@@ -61,9 +61,9 @@ class Encoder(nn.Module):
       "position", lambda key: jnp.asarray(embed.sincos_2d(width, self.grid, cls=True))
     )
     tokens = tokens + position[:, 1:].astype(dtype)
-    if keep is not None:
-      chex.assert_shape(keep, (frames.shape[0], None))
-      tokens = jnp.take_along_axis(tokens, keep[..., None], axis=1)
+    if ids_keep is not None:
+      chex.assert_shape(ids_keep, (frames.shape[0], None))
+      tokens = jnp.take_along_axis(tokens, ids_keep[..., None], axis=1)
     first = jnp.broadcast_to((cls + position[:, :1]).astype(dtype), (frames.shape[0], 1, width))
     x = jnp.concatenate([first, tokens], axis=1)
     x = stacks.add_stack(self)(x)

@@ -44,7 +44,7 @@ class Continuous(nn.Module):
 
   def setup(self) -> None:
     """Makes the layers."""
-    self.down_0, self.down_1 = _down(self.initializer, self.latent_dim, zero=self.zero)
+    self.down_0, self.down_1 = _projection_layers(self.initializer, self.latent_dim, zero=self.zero)
 
   def __call__(
     self, hidden: jax.Array, key: jax.Array | None, offset: jax.Array | None = None
@@ -56,10 +56,10 @@ class Continuous(nn.Module):
       key: of variants that sample; None for labels and evaluation.
       offset: [B, Q, Z], added to z.
     """
-    z = _moved(_project(self.down_0, self.down_1, hidden), offset)
+    z = _add_offset(_project(self.down_0, self.down_1, hidden), offset)
     return Latent(z, z, {})
 
-  def readable(self, z: jax.Array) -> jax.Array:
+  def to_decoder_input(self, z: jax.Array) -> jax.Array:
     """The input of the forward dynamics model [B, Q, Z] for a label `z` [B, Q, Z]."""
     return z
 
@@ -76,7 +76,7 @@ class VQ(nn.Module):
 
   def setup(self) -> None:
     """Makes the layers."""
-    self.down_0, self.down_1 = _down(self.initializer, self.latent_dim)
+    self.down_0, self.down_1 = _projection_layers(self.initializer, self.latent_dim)
     bound = 1.0 / self.num_codes
     self.codebook = self.param(
       "codebook",
@@ -111,8 +111,8 @@ class VQ(nn.Module):
   def _label(self, z: jax.Array, quantized: jax.Array) -> jax.Array:
     return quantized
 
-  def readable(self, z: jax.Array) -> jax.Array:
-    """As `Continuous.readable`."""
+  def to_decoder_input(self, z: jax.Array) -> jax.Array:
+    """As `Continuous.to_decoder_input`."""
     return jnp.take(self.codebook, self._nearest(z), axis=0)
 
 
@@ -138,7 +138,7 @@ class KL(nn.Module):
 
   def setup(self) -> None:
     """Makes the layers."""
-    self.down_0, self.down_1 = _down(self.initializer, self.latent_dim, zero=self.zero)
+    self.down_0, self.down_1 = _projection_layers(self.initializer, self.latent_dim, zero=self.zero)
     self.down_log_variance = nn.Dense(
       self.latent_dim, kernel_init=transformer.INITIALIZERS[self.initializer]
     )
@@ -149,7 +149,7 @@ class KL(nn.Module):
     """As `Continuous`; without a key the sample is the mean."""
     inner = jnp.tanh(self.down_0(hidden))
     # Bounded so that exp cannot overflow early in training.
-    mean = _moved(self.down_1(inner), offset)
+    mean = _add_offset(self.down_1(inner), offset)
     log_variance = jnp.clip(self.down_log_variance(inner), -10.0, 10.0)
     kl = 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance, axis=(1, 2))
     sample = mean
@@ -157,8 +157,8 @@ class KL(nn.Module):
       sample = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
     return Latent(mean, sample, {"kl": kl})
 
-  def readable(self, z: jax.Array) -> jax.Array:
-    """As `Continuous.readable`."""
+  def to_decoder_input(self, z: jax.Array) -> jax.Array:
+    """As `Continuous.to_decoder_input`."""
     return z
 
 
@@ -183,7 +183,9 @@ class _SameWidth(nn.Module):
     return dense(x)
 
 
-def _down(initializer: str, latent_dim: int, *, zero: bool = False) -> tuple[nn.Module, nn.Module]:
+def _projection_layers(
+  initializer: str, latent_dim: int, *, zero: bool = False
+) -> tuple[nn.Module, nn.Module]:
   last = nn.initializers.zeros if zero else transformer.INITIALIZERS[initializer]
   return _SameWidth(initializer), nn.Dense(latent_dim, kernel_init=last)
 
@@ -192,5 +194,5 @@ def _project(down_0: nn.Module, down_1: nn.Module, hidden: jax.Array) -> jax.Arr
   return down_1(jnp.tanh(down_0(hidden)))
 
 
-def _moved(z: jax.Array, offset: jax.Array | None) -> jax.Array:
+def _add_offset(z: jax.Array, offset: jax.Array | None) -> jax.Array:
   return z if offset is None else z + offset

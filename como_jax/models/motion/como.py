@@ -5,7 +5,7 @@ Q queries, S width of the queries, Z latent dimensions per query, G groups of pa
 path.
 Source: CoMo, arXiv 2505.17006.
 
-Each frame of a window is encoded once, and all pairs are formed from these features: forward (a
+Each frame of a window is encoded once, and all pairs are formed from its tokens: forward (a
 frame and the next), and when Tcl (temporal contrastive learning) is trained also reversed (the same
 two, in the other order) and jittered (the first, and a frame near the second). So 4 frames give 3
 forward and 3 reversed pairs for 4 passes of the encoder; the 3 jittered frames cost 3 more.
@@ -116,7 +116,7 @@ class MotionModel:
     """
     keys = jax.random.split(key, 4)
     image = jnp.zeros((1, self.image_size, self.image_size, 3))
-    tokens = jnp.zeros((1, self.qformer.patches + 1, self.fdm.features_width))
+    tokens = jnp.zeros((1, self.qformer.num_patches + 1, self.fdm.features_width))
     latent = jnp.zeros((1, *dataclasses.astuple(self.latent)))
     hidden = jnp.zeros((1, self.qformer.num_queries, self.qformer.stack.width))
     linear = (
@@ -124,7 +124,8 @@ class MotionModel:
       if self.linear_path is None
       else {
         "components": self.linear_path.init(
-          jax.random.fold_in(keys[1], 1), self.linear_path.between((tokens, tokens), (image, image))
+          jax.random.fold_in(keys[1], 1),
+          self.linear_path.differences((tokens, tokens), (image, image)),
         )["params"]
       }
     )
@@ -138,16 +139,16 @@ class MotionModel:
       "fdm": self.fdm.init(keys[3], image, latent, tokens[:, 1:])["params"],
     }
 
-  def features(self, params: Params, frames: jax.Array) -> jax.Array:
+  def encode_frames(self, params: Params, frames: jax.Array) -> jax.Array:
     """All tokens of `frames`: [..., H, W, 3] -> [..., N+1, D], CLS first, float32."""
     chex.assert_shape(frames, (..., self.image_size, self.image_size, 3))
     flat = frames.reshape((-1, *frames.shape[-3:]))
     tokens = modules.apply(self.encoder, params["encoder"], flat)
     return tokens.reshape((*frames.shape[:-3], *tokens.shape[-2:]))
 
-  def tokens(self, params: Params, images: jax.Array) -> jax.Array:
-    """`features` of `images` as they come in a batch: uint8 [..., H, W, 3] -> [..., N+1, D]."""
-    return self.features(params, pixels.normalize(images))
+  def encode_images(self, params: Params, images: jax.Array) -> jax.Array:
+    """Tokens of `images` as they come in a batch: uint8 [..., H, W, 3] -> [..., N+1, D]."""
+    return self.encode_frames(params, pixels.normalize(images))
 
   def encode(
     self,
@@ -155,7 +156,7 @@ class MotionModel:
     first: jax.Array,
     second: jax.Array,
     *,
-    features: tuple[jax.Array, jax.Array] | None = None,
+    tokens: tuple[jax.Array, jax.Array] | None = None,
     key: jax.Array | None = None,
   ) -> Motion:
     """Two frames -> the motion between them.
@@ -164,24 +165,24 @@ class MotionModel:
       params: as from `init`.
       first: [B, H, W, 3].
       second: [B, H, W, 3].
-      features: tokens of first and second, each [B, N+1, D], if the caller has them. With inputs
-        "rgb_diff" features[1] is ignored: the difference of the frames is encoded.
+      tokens: of first and second, each [B, N+1, D], if the caller has them. With inputs "rgb_diff"
+        tokens[1] is ignored: the difference of the frames is encoded.
       key: samples the latent (KL) and permutes patches (patch_order "shuffled"). None for labels:
         no sample, one fixed permutation.
     """
     chex.assert_shape([first, second], (None, self.image_size, self.image_size, 3))
     if inputs.INPUTS[self.qformer.inputs].pixel_difference:
       pair = (
-        self.features(params, first) if features is None else features[0],
-        self.features(params, second - first),
+        self.encode_frames(params, first) if tokens is None else tokens[0],
+        self.encode_frames(params, second - first),
       )
-    elif features is None:
-      tokens = self.features(params, jnp.stack([first, second], axis=1))
-      pair = tokens[:, 0], tokens[:, 1]
+    elif tokens is None:
+      both = self.encode_frames(params, jnp.stack([first, second], axis=1))
+      pair = both[:, 0], both[:, 1]
     else:
-      pair = features
+      pair = tokens
     path_inputs = (
-      None if self.linear_path is None else self.linear_path.between(pair, (first, second))
+      None if self.linear_path is None else self.linear_path.differences(pair, (first, second))
     )
     return self._latent(
       params, self._queries(params["idm"], pairs_lib.Pairs(*pair, path_inputs), key), key
@@ -195,16 +196,16 @@ class MotionModel:
     """
     if self.linear_path is None:
       raise ValueError("the model has no linear path (model.idm.components is 0)")
-    tokens = self.features(params, frames)
+    tokens = self.encode_frames(params, frames)
 
     def neighbors(x: jax.Array) -> tuple[jax.Array, jax.Array]:
       before, after = x[:, :-1], x[:, 1:]
-      return pairs_lib.flat(before), pairs_lib.flat(after)
+      return pairs_lib.flatten_pairs(before), pairs_lib.flatten_pairs(after)
 
-    return self.linear_path.between(neighbors(tokens), neighbors(frames))
+    return self.linear_path.differences(neighbors(tokens), neighbors(frames))
 
   def decode(
-    self, params: Params, first: jax.Array, z: jax.Array, *, features: jax.Array | None = None
+    self, params: Params, first: jax.Array, z: jax.Array, *, tokens: jax.Array | None = None
   ) -> dict[str, jax.Array]:
     """First frame and latent motion -> the second frame.
 
@@ -212,17 +213,17 @@ class MotionModel:
       params: as from `init`.
       first: [B, H, W, 3].
       z: [B, Q*Z] as from `encode`; a model with codes (VQ) decodes the nearest ones.
-      features: the first frame's tokens [B, N+1, D], if the caller has them.
+      tokens: of the first frame, [B, N+1, D], if the caller has them.
 
     Returns:
       "pixels" [B, H, W, 3], and "features" [B, N, D] if configured.
     """
     chex.assert_shape(z, (first.shape[0], self.latent.size))
     latent = einops.rearrange(z, "b (q d) -> b q d", q=self.latent.num_queries)
-    latent = modules.apply(self.bottleneck.readable, params["idm"]["bottleneck"], latent)
-    if self.fdm.features == "residual" and features is None:
-      features = self.features(params, first)
-    return self._predict(params, first, latent, features)
+    latent = modules.apply(self.bottleneck.to_decoder_input, params["idm"]["bottleneck"], latent)
+    if self.fdm.features == "residual" and tokens is None:
+      tokens = self.encode_frames(params, first)
+    return self._predict(params, first, latent, tokens)
 
   def forward(
     self, params: Params, batch: Mapping[str, jax.Array], *, key: jax.Array
@@ -243,37 +244,44 @@ class MotionModel:
       where the FDM predicts features. All float32 but "codes".
     """
     chex.assert_shape(batch["frames"], (None, None, self.image_size, self.image_size, 3))
-    frames = pairs_lib.constrain(pixels.normalize(batch["frames"]))  # split over the mesh
+    frames = pairs_lib.constrain_frames(pixels.normalize(batch["frames"]))  # split over the mesh
     size, count = frames.shape[0], frames.shape[1] - 1
     tokens, pairs = self._pairs(params, batch, frames)
     keys = jax.random.split(key, 3)
 
-    grouped = functools.partial(pairs_lib.grouped, size=size)  # [B*P, ...] -> [B, P, ...]
+    unflatten = functools.partial(
+      pairs_lib.unflatten_pairs, batch_size=size
+    )  # [B*P, ...] -> [B, P, ...]
     contrastive = pairs_lib.is_contrastive(batch)
     if self.tcl_gradient == "released" and contrastive:
       latent_inputs = self._released_queries(params["idm"], pairs, count, keys[0], keys[1])
     else:
-      latent_inputs = self._queries(params["idm"], jax.tree.map(pairs_lib.flat, pairs), keys[0])
+      latent_inputs = self._queries(
+        params["idm"], jax.tree.map(pairs_lib.flatten_pairs, pairs), keys[0]
+      )
     motion = self._latent(params, latent_inputs, keys[2])
     # along the second axis: forward, reversed, jittered pairs, `count` of each
-    z = grouped(motion.z)
+    z = unflatten(motion.z)
     outputs = {"z": z[:, :count]}
     if contrastive:
       outputs |= {"z_reversed": z[:, count : 2 * count], "z_jittered": z[:, 2 * count :]}
     # Only the forward pairs are reconstructed, so only they have losses of the bottleneck.
-    outputs |= {name: grouped(term)[:, :count] for name, term in motion.terms.items()}
-    latent = pairs_lib.flat(grouped(motion.decoder_input)[:, :count])
+    outputs |= {name: unflatten(term)[:, :count] for name, term in motion.terms.items()}
+    latent = pairs_lib.flatten_pairs(unflatten(motion.decoder_input)[:, :count])
     predicted = self._predict(
-      params, pairs_lib.flat(frames[:, :-1]), latent, pairs_lib.flat(tokens[:, :-1])
+      params,
+      pairs_lib.flatten_pairs(frames[:, :-1]),
+      latent,
+      pairs_lib.flatten_pairs(tokens[:, :-1]),
     )
     outputs |= {
-      "pixels": grouped(predicted["pixels"]),
+      "pixels": unflatten(predicted["pixels"]),
       "current": frames[:, :-1],
       "target": frames[:, 1:],
     }
     if "features" in predicted:
       outputs |= {
-        "features_predicted": grouped(predicted["features"]),
+        "features_predicted": unflatten(predicted["features"]),
         "features_target": jax.lax.stop_gradient(tokens[:, 1:, 1:]),  # second frames, no CLS
       }
     return outputs
@@ -282,10 +290,10 @@ class MotionModel:
     self, params: Params, batch: Mapping[str, jax.Array], frames: jax.Array
   ) -> tuple[jax.Array, pairs_lib.Pairs]:
     """Tokens [B, K, N+1, D] of the normalized frames of a batch, and all its pairs."""
-    tokens, first_and_second = pairs_lib.form(
+    tokens, first_and_second = pairs_lib.encode_pairs(
       batch,
       frames,
-      lambda images: self.features(params, images),
+      lambda images: self.encode_frames(params, images),
       pixel_difference=inputs.INPUTS[self.qformer.inputs].pixel_difference,
     )
     path_inputs = pairs_lib.path_inputs(self.linear_path, batch, frames, first_and_second)
@@ -303,14 +311,18 @@ class MotionModel:
       key: of the forward pairs.
       stopped_key: of the others.
     """
-    grouped = functools.partial(pairs_lib.grouped, size=pairs.first.shape[0])
-    main = jax.tree.map(lambda x: pairs_lib.flat(x[:, :count]), pairs)
+    unflatten = functools.partial(pairs_lib.unflatten_pairs, batch_size=pairs.first.shape[0])
+    main = jax.tree.map(lambda x: pairs_lib.flatten_pairs(x[:, :count]), pairs)
     main = self._queries(params, main, key)
     # Stopped at the inputs, so that no backward pass of these pairs is built at all.
-    others = jax.tree.map(lambda x: jax.lax.stop_gradient(pairs_lib.flat(x[:, count:])), pairs)
+    others = jax.tree.map(
+      lambda x: jax.lax.stop_gradient(pairs_lib.flatten_pairs(x[:, count:])), pairs
+    )
     others = self._queries(jax.lax.stop_gradient(params), others, stopped_key)
     return jax.tree.map(
-      lambda *parts: pairs_lib.flat(jnp.concatenate([grouped(part) for part in parts], axis=1)),
+      lambda *parts: pairs_lib.flatten_pairs(
+        jnp.concatenate([unflatten(part) for part in parts], axis=1)
+      ),
       main,
       others,
     )

@@ -19,8 +19,8 @@ STIFFNESS = 4.0 / 255**2
 _MAX_STEP = 2.0  # pixels
 
 
-def flow(first: jax.Array, second: jax.Array) -> jax.Array:
-  """The displacement of every pixel of the first image. No gradient flows through it.
+def optical_flow(first: jax.Array, second: jax.Array) -> jax.Array:
+  """The displacement of every pixel of the first image. It has no gradient.
 
   Args:
     first: [B, H, W, 3] in 0..1, H = W a multiple of 4.
@@ -32,31 +32,31 @@ def flow(first: jax.Array, second: jax.Array) -> jax.Array:
   gray = [jax.lax.stop_gradient(x).astype(jnp.float32).mean(axis=-1) for x in (first, second)]
   pyramid = [[_smooth(x, BLUR) for x in gray]]
   for _ in range(LEVELS - 1):
-    pyramid.append([_halved(x) for x in pyramid[-1]])
-  moved = jnp.zeros((*pyramid[-1][0].shape, 2), jnp.float32)
+    pyramid.append([_downsample(x) for x in pyramid[-1]])
+  flow = jnp.zeros((*pyramid[-1][0].shape, 2), jnp.float32)
   for level, (before, after) in enumerate(reversed(pyramid)):
     if level:
-      moved = 2 * moved.repeat(2, axis=1).repeat(2, axis=2)
-    moved = _refine(before, after, moved)
-  return moved
+      flow = 2 * flow.repeat(2, axis=1).repeat(2, axis=2)
+    flow = _refine(before, after, flow)
+  return flow
 
 
-def cells(moved: jax.Array, side: int) -> jax.Array:
+def mean_per_cell(flow: jax.Array, side: int) -> jax.Array:
   """Flow averaged over side x side cells.
 
   Args:
-    moved: flow [B, H, W, 2].
+    flow: [B, H, W, 2].
     side: cells along a side.
 
   Returns:
     [B, side^2, 2].
   """
-  batch, height, width, _ = moved.shape
-  parts = moved.reshape(batch, side, height // side, side, width // side, 2).mean(axis=(2, 4))
+  batch, height, width, _ = flow.shape
+  parts = flow.reshape(batch, side, height // side, side, width // side, 2).mean(axis=(2, 4))
   return parts.reshape(batch, side * side, 2)
 
 
-def _refine(before: jax.Array, after: jax.Array, moved: jax.Array) -> jax.Array:
+def _refine(before: jax.Array, after: jax.Array, flow: jax.Array) -> jax.Array:
   down, right = jnp.gradient(before, axis=(1, 2))
   xx, xy, yy = (
     _smooth(right * right, WINDOW) + STIFFNESS,
@@ -65,48 +65,48 @@ def _refine(before: jax.Array, after: jax.Array, moved: jax.Array) -> jax.Array:
   )
   determinant = xx * yy - xy * xy
 
-  def step(moved, _):
-    miss = _warped(after, moved) - before
-    x, y = _smooth(right * miss, WINDOW), _smooth(down * miss, WINDOW)
+  def step(flow, _):
+    error = _warp(after, flow) - before
+    x, y = _smooth(right * error, WINDOW), _smooth(down * error, WINDOW)
     change = jnp.stack([xy * y - yy * x, xy * x - xx * y], axis=-1) / determinant[..., None]
-    return moved + jnp.clip(change, -_MAX_STEP, _MAX_STEP), None
+    return flow + jnp.clip(change, -_MAX_STEP, _MAX_STEP), None
 
-  return jax.lax.scan(step, moved, None, length=STEPS)[0]
+  return jax.lax.scan(step, flow, None, length=STEPS)[0]
 
 
-def _halved(x: jax.Array) -> jax.Array:
+def _downsample(x: jax.Array) -> jax.Array:
   return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2).mean(axis=(2, 4))
 
 
 @functools.cache
-def _gaussian(size: int, deviation: float) -> np.ndarray:
+def _gaussian(size: int, sigma: float) -> np.ndarray:
   """Smoothing along one axis as a matrix [size, size].
 
   The edges are reflected as in scipy.ndimage.
   """
-  reach = int(4 * deviation + 0.5)
-  weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+  radius = int(4 * sigma + 0.5)
+  weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
   matrix = np.zeros((size, size), np.float32)
   for row in range(size):
-    for offset, weight in zip(range(-reach, reach + 1), weights / weights.sum(), strict=False):
+    for offset, weight in zip(range(-radius, radius + 1), weights / weights.sum(), strict=False):
       index = (row + offset) % (2 * size)
       matrix[row, index if index < size else 2 * size - 1 - index] += weight
   return matrix
 
 
-def _smooth(x: jax.Array, deviation: float) -> jax.Array:
-  along, across = (jnp.asarray(_gaussian(size, deviation)) for size in x.shape[1:])
+def _smooth(x: jax.Array, sigma: float) -> jax.Array:
+  along, across = (jnp.asarray(_gaussian(size, sigma)) for size in x.shape[1:])
   return jnp.einsum("ij,bjk,lk->bil", along, x, across, precision=jax.lax.Precision.HIGHEST)
 
 
-def _warped(images: jax.Array, moved: jax.Array) -> jax.Array:
+def _warp(images: jax.Array, flow: jax.Array) -> jax.Array:
   """The images [B, H, W] sampled bilinearly at every pixel's position plus its motion.
 
   Positions outside take the value of the edge.
   """
   batch, height, width = images.shape
-  y = jnp.clip(jnp.arange(height, dtype=jnp.float32)[None, :, None] + moved[..., 1], 0, height - 1)
-  x = jnp.clip(jnp.arange(width, dtype=jnp.float32)[None, None, :] + moved[..., 0], 0, width - 1)
+  y = jnp.clip(jnp.arange(height, dtype=jnp.float32)[None, :, None] + flow[..., 1], 0, height - 1)
+  x = jnp.clip(jnp.arange(width, dtype=jnp.float32)[None, None, :] + flow[..., 0], 0, width - 1)
   top, left = (
     jnp.minimum(y.astype(jnp.int32), height - 2),
     jnp.minimum(x.astype(jnp.int32), width - 2),
@@ -114,7 +114,9 @@ def _warped(images: jax.Array, moved: jax.Array) -> jax.Array:
   y, x = y - top, x - left
   flat, index = images.reshape(batch, -1), (top * width + left).reshape(batch, -1)
 
-  def at(offset: int) -> jax.Array:
+  def pixel(offset: int) -> jax.Array:
     return jnp.take_along_axis(flat, index + offset, axis=1).reshape(batch, height, width)
 
-  return (1 - y) * ((1 - x) * at(0) + x * at(1)) + y * ((1 - x) * at(width) + x * at(width + 1))
+  return (1 - y) * ((1 - x) * pixel(0) + x * pixel(1)) + y * (
+    (1 - x) * pixel(width) + x * pixel(width + 1)
+  )

@@ -26,15 +26,15 @@ class QFormer(nn.Module):
     stack: settings of the transformer.
     inputs: name of the input variant (see `inputs.INPUTS`).
     num_queries: Q.
-    patches: N.
+    num_patches: N.
     token_types: "legacy" (as released, both halves type 0) or "distinct" (as described).
-    patch_order: "raster", or "shuffled" as released (see `inputs.shuffle`).
+    patch_order: "raster", or "shuffled" as released (see `inputs.shuffle_patches`).
   """
 
   stack: specs.StackConfig
   inputs: str
   num_queries: int
-  patches: int
+  num_patches: int
   token_types: str = "legacy"
   patch_order: str = "raster"
 
@@ -51,18 +51,21 @@ class QFormer(nn.Module):
     Returns:
       [B, Q, W], float32.
     """
-    chex.assert_shape([first, second], (None, self.patches + 1, None))
+    chex.assert_shape([first, second], (None, self.num_patches + 1, None))
     chex.assert_equal_shape([first, second])
     variant = inputs_lib.INPUTS[self.inputs]
     width, dtype = self.stack.width, self.stack.dtype
     kernel_init = transformer.INITIALIZERS[self.stack.initializer]
     if self.patch_order == "shuffled":
       keys = jax.random.split(key)
-      first, second = inputs_lib.shuffle(keys[0], first), inputs_lib.shuffle(keys[1], second)
-    halves = variant.form(first, second)
+      first, second = (
+        inputs_lib.shuffle_patches(keys[0], first),
+        inputs_lib.shuffle_patches(keys[1], second),
+      )
+    halves = variant.make_halves(first, second)
 
     learned = nn.initializers.truncated_normal(0.02)
-    length = self.num_queries + variant.halves * (self.patches + 2) - 1
+    length = self.num_queries + variant.num_halves * (self.num_patches + 2) - 1
     queries = self.param("queries", learned, (1, self.num_queries, width))
     types = self.param("token_type", learned, (2, width))
     position = self.param("position", learned, (1, length, width))

@@ -17,15 +17,15 @@ class Input:
   """One variant.
 
   Attributes:
-    halves: number of groups of N+1 tokens that the Q-former receives.
+    num_halves: number of groups of N+1 tokens that the Q-former receives.
     pixel_difference: whether `second` encodes (second frame - first frame) instead of the second
       frame.
-    form: (first, second) -> the halves.
+    make_halves: (first, second) -> the halves.
   """
 
-  halves: int
+  num_halves: int
   pixel_difference: bool
-  form: Callable[[jax.Array, jax.Array], tuple[jax.Array, ...]]
+  make_halves: Callable[[jax.Array, jax.Array], tuple[jax.Array, ...]]
 
 
 INPUTS: dict[str, Input] = {
@@ -43,7 +43,7 @@ INPUTS: dict[str, Input] = {
 PATCH_ORDERS = ("raster", "shuffled")
 
 
-def shuffle(key: jax.Array, tokens: jax.Array) -> jax.Array:
+def shuffle_patches(key: jax.Array, tokens: jax.Array) -> jax.Array:
   """Permutes the patches of every image independently; CLS stays first.
 
   The released code does this unintentionally: Hugging Face's ViTMAEModel sorts patches by fresh

@@ -36,7 +36,7 @@ FLOW_SIDE = 64  # pixels: larger images are averaged down to this before the flo
 BOTTLENECKS = ("continuous", "kl")  # a codebook starts far from values of unit variance
 
 
-def pooled(tokens: jax.Array, pool: int) -> jax.Array:
+def pool_patches(tokens: jax.Array, pool: int) -> jax.Array:
   """Means over pool x pool patches, without CLS.
 
   Args:
@@ -58,7 +58,7 @@ def pooled(tokens: jax.Array, pool: int) -> jax.Array:
   )
 
 
-def flow_shrinks(size: int, side: int) -> int:
+def flow_downscale(size: int, side: int) -> int:
   """The factor by which images are reduced before their flow is computed; 0 where none fits.
 
   The reduced size is `FLOW_SIDE`, or the next size above it that divides into side x side cells and
@@ -87,9 +87,9 @@ def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
   Returns:
     [B, groups, 2].
   """
-  factor = flow_shrinks(first.shape[1], round(groups**0.5))
+  factor = flow_downscale(first.shape[1], round(groups**0.5))
 
-  def small(x: jax.Array) -> jax.Array:
+  def downscale(x: jax.Array) -> jax.Array:
     x = pixels.denormalize(x)
     return (
       einops.reduce(x, "b (h p) (w q) c -> b h w c", "mean", p=factor, q=factor)
@@ -97,9 +97,9 @@ def flow_cells(first: jax.Array, second: jax.Array, groups: int) -> jax.Array:
       else x
     )
 
-  first, second = small(first), small(second)
-  moved = flow_lib.flow(first, second) * (FLOW_SIDE / first.shape[1])
-  return flow_lib.cells(moved, round(groups**0.5))
+  first, second = downscale(first), downscale(second)
+  flow = flow_lib.optical_flow(first, second) * (FLOW_SIDE / first.shape[1])
+  return flow_lib.mean_per_cell(flow, round(groups**0.5))
 
 
 class LinearPath(nn.Module):
@@ -113,23 +113,23 @@ class LinearPath(nn.Module):
   Attributes:
     count: C.
     latent: Q and Z.
-    patches: N, a square grid.
+    num_patches: N, a square grid.
     pool: patches along a side of a group.
     source: of `SOURCES`.
   """
 
   count: int
   latent: specs.LatentSpec
-  patches: int
+  num_patches: int
   pool: int = 1
   source: str = "features"
 
   @property
   def groups(self) -> int:
     """G."""
-    return self.patches // self.pool**2
+    return self.num_patches // self.pool**2
 
-  def between(
+  def differences(
     self, tokens: tuple[jax.Array, jax.Array], images: tuple[jax.Array, jax.Array] | None
   ) -> jax.Array:
     """What differs between frames: [B, G, D].
@@ -145,12 +145,12 @@ class LinearPath(nn.Module):
       if images is None:
         raise ValueError("the flow between frames needs their images")
       return flow_cells(*images, self.groups)
-    chex.assert_shape(list(tokens), (None, self.patches + 1, None))
-    return pooled(tokens[1] - tokens[0], self.pool).astype(jnp.float32)
+    chex.assert_shape(list(tokens), (None, self.num_patches + 1, None))
+    return pool_patches(tokens[1] - tokens[0], self.pool).astype(jnp.float32)
 
   @nn.compact
   def __call__(self, difference: jax.Array) -> jax.Array:
-    """`difference` [B, G, D], as from `between` -> [B, Q, Z]; 0 beyond the first C values."""
+    """`difference` [B, G, D], as from `differences` -> [B, Q, Z]; 0 beyond the first C values."""
     groups, width = difference.shape[1:]
     # Replaced by the principal components when a run starts (linear_path_init.py).
     kernel = self.param(
@@ -161,8 +161,8 @@ class LinearPath(nn.Module):
     return z.reshape((-1, *dataclasses.astuple(self.latent)))
 
 
-def take(section: dict[str, Any]) -> dict[str, Any]:
-  """Takes this path's keys out of the section model.idm; {} where the path is off."""
+def pop_settings(section: dict[str, Any]) -> dict[str, Any]:
+  """Pops this path's keys of the section model.idm; {} where the path is off."""
   settings = {
     "count": section.pop("components", 0),
     "pool": section.pop("components_pool", 1),
@@ -193,7 +193,7 @@ def check(path: LinearPath, idm: Mapping[str, Any], kind: str, image_size: int) 
       f"{count}, expected 0 (off) to {max_count}, the length of z (model.idm.num_queries x "
       "model.bottleneck.latent_dim)"
     )
-  side = round(path.patches**0.5)
+  side = round(path.num_patches**0.5)
   if path.pool < 1 or side % path.pool:
     valid = ", ".join(str(i) for i in range(1, side + 1) if side % i == 0)
     raise errors.UserError(
@@ -201,7 +201,7 @@ def check(path: LinearPath, idm: Mapping[str, Any], kind: str, image_size: int) 
       f"side: take one of {valid}"
     )
   cells = round(path.groups**0.5)
-  if path.source == "flow" and not flow_shrinks(image_size, cells):
+  if path.source == "flow" and not flow_downscale(image_size, cells):
     raise errors.UserError(
       f"model.idm.components_of=flow: pictures of {image_size} px do not divide into {cells} x "
       f"{cells} cells with sides that are multiples of 4: take another model.image_size or "

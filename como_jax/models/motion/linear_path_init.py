@@ -19,7 +19,7 @@ PAIRS = 2048  # number of pairs; the computation of their Gram matrix takes a se
 _SMALLEST = 1e-6  # share of the largest variance below which a component counts as missing
 
 
-def start(
+def init_from_pairs(
   model: Any,
   params: Mapping[str, Any],
   batches: Iterator[Mapping[str, np.ndarray]],
@@ -51,7 +51,7 @@ def start(
   while sum(map(len, rows)) < pairs:
     rows.append(np.asarray(differences(encoder, next(batches)["frames"]), np.float32))
   rows = np.concatenate(rows)[:pairs]
-  directions = principal(rows, model.linear_path.count)
+  directions = principal_directions(rows, model.linear_path.count)
   print(
     f"components: {directions.shape[1]} numbers of z start as principal components of the "
     f"{'optical flow' if model.linear_path.source == 'flow' else 'feature difference'} of "
@@ -62,7 +62,7 @@ def start(
   return {"idm": {"components": {"kernel": kernel}}}
 
 
-def principal(differences: np.ndarray, count: int) -> np.ndarray:
+def principal_directions(differences: np.ndarray, count: int) -> np.ndarray:
   """Directions of the largest variance, scaled so that projections have mean square 1.
 
   Projections are uncorrelated. The mean is not subtracted: over pairs and reversed pairs, whose

@@ -35,18 +35,18 @@ class Pairs(NamedTuple):
   path_inputs: jax.Array | None
 
 
-def flat(x: jax.Array) -> jax.Array:
+def flatten_pairs(x: jax.Array) -> jax.Array:
   """[B, P, ...] -> [B*P, ...]."""
   return x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
 
 
-def grouped(x: jax.Array, size: int) -> jax.Array:
-  """[B*P, ...] -> [B, P, ...] with B = `size`."""
-  return x.reshape((size, x.shape[0] // size, *x.shape[1:]))
+def unflatten_pairs(x: jax.Array, batch_size: int) -> jax.Array:
+  """[B*P, ...] -> [B, P, ...] with B = `batch_size`."""
+  return x.reshape((batch_size, x.shape[0] // batch_size, *x.shape[1:]))
 
 
-def constrain(frames: jax.Array) -> jax.Array:
-  """Clips [B, K, ...], split over the mesh as the rules of their logical axes say."""
+def constrain_frames(frames: jax.Array) -> jax.Array:
+  """Frames of clips [B, K, ...], split over the mesh as the rules of their logical axes say."""
   return spmd.with_logical_constraint(frames, ("batch", "time", *(None,) * (frames.ndim - 2)))
 
 
@@ -55,19 +55,19 @@ def is_contrastive(batch: Batch) -> bool:
   return "jittered" in batch or "jittered_tokens" in batch
 
 
-def form(
+def encode_pairs(
   batch: Batch,
   frames: jax.Array,
-  features: Callable[[jax.Array], jax.Array],
+  encode: Callable[[jax.Array], jax.Array],
   *,
   pixel_difference: bool,
 ) -> tuple[jax.Array, FirstAndSecond]:
-  """Tokens of the frames, and the two first_and_second of all pairs.
+  """Tokens of the frames, and the first and second tokens of all pairs.
 
   Args:
     batch: as for `MotionModel.forward`.
     frames: of the batch, normalized.
-    features: images [B, any, H, W, 3] -> tokens [B, any, N+1, D].
+    encode: images [B, any, H, W, 3] -> tokens [B, any, N+1, D].
     pixel_difference: whether the second half encodes differences of frames (see `inputs.Input`).
 
   Returns:
@@ -75,15 +75,15 @@ def form(
   """
   count = frames.shape[1] - 1
   if "frame_tokens" in batch:
-    tokens = constrain(batch["frame_tokens"].astype(jnp.float32))
+    tokens = constrain_frames(batch["frame_tokens"].astype(jnp.float32))
     jittered_tokens = (
-      constrain(batch["jittered_tokens"].astype(jnp.float32))
+      constrain_frames(batch["jittered_tokens"].astype(jnp.float32))
       if "jittered_tokens" in batch
       else None
     )
-    return tokens, of_frames(tokens, jittered_tokens)
+    return tokens, pairs_of_frames(tokens, jittered_tokens)
   images = [frames]
-  jittered = constrain(pixels.normalize(batch["jittered"])) if "jittered" in batch else None
+  jittered = constrain_frames(pixels.normalize(batch["jittered"])) if "jittered" in batch else None
   if pixel_difference:
     images.append(frames[:, 1:] - frames[:, :-1])
     images += (
@@ -91,14 +91,14 @@ def form(
     )
   elif jittered is not None:
     images.append(jittered)
-  everything = features(jnp.concatenate(images, axis=1))
+  everything = encode(jnp.concatenate(images, axis=1))
   tokens, rest = everything[:, : count + 1], everything[:, count + 1 :]
   if pixel_difference:
-    return tokens, of_differences(tokens, rest, contrastive=jittered is not None)
-  return tokens, of_frames(tokens, None if jittered is None else rest)
+    return tokens, pairs_of_differences(tokens, rest, contrastive=jittered is not None)
+  return tokens, pairs_of_frames(tokens, None if jittered is None else rest)
 
 
-def of_frames(frames: jax.Array, jittered: jax.Array | None) -> FirstAndSecond:
+def pairs_of_frames(frames: jax.Array, jittered: jax.Array | None) -> FirstAndSecond:
   """(first, second) of all pairs of frames.
 
   Args:
@@ -112,7 +112,7 @@ def of_frames(frames: jax.Array, jittered: jax.Array | None) -> FirstAndSecond:
   return jnp.concatenate([before, after, before], axis=1), second
 
 
-def of_differences(
+def pairs_of_differences(
   tokens: jax.Array, differences: jax.Array, *, contrastive: bool
 ) -> FirstAndSecond:
   """(first, second) of all pairs of a frame and a difference of frames.
@@ -137,7 +137,7 @@ def path_inputs(
     linear_path: of the model.
     batch: as for `MotionModel.forward`.
     frames: of the batch, normalized.
-    first_and_second: as from `form`.
+    first_and_second: as from `encode_pairs`.
 
   Raises:
     KeyError: the flow of jittered pairs needs images, and the batch has only their tokens.
@@ -153,8 +153,10 @@ def path_inputs(
         raise KeyError(
           "jittered: the flow of these pairs needs their images, not only their tokens"
         )
-      jittered = constrain(pixels.normalize(batch["jittered"]))
-    first, second = of_frames(frames, jittered)
-    images = flat(first), flat(second)
-  between = linear_path.between((flat(first_and_second[0]), flat(first_and_second[1])), images)
-  return between.reshape((size, count, *between.shape[1:]))
+      jittered = constrain_frames(pixels.normalize(batch["jittered"]))
+    first, second = pairs_of_frames(frames, jittered)
+    images = flatten_pairs(first), flatten_pairs(second)
+  differences = linear_path.differences(
+    (flatten_pairs(first_and_second[0]), flatten_pairs(first_and_second[1])), images
+  )
+  return differences.reshape((size, count, *differences.shape[1:]))

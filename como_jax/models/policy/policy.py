@@ -137,8 +137,8 @@ class PolicyModel:
 
     Args:
       params: as from `init`.
-      batch: as `inputs_spec`; values beyond a mask do not matter. "tokens", as from `tokens`, may
-        replace "images".
+      batch: as `inputs_spec`; values beyond a mask do not matter. "tokens", as from
+        `encode_images`, may replace "images".
       key: drops instructions, and draws the action head's noise.
 
     Returns:
@@ -224,7 +224,7 @@ class PolicyModel:
       contexts.append(self._context(params, unconditional, images, state_robot))
     return self.action_head.sample(params[self.kind], params["heads"], contexts, key, options)
 
-  def tokens(self, params: Params, images: jax.Array) -> jax.Array:
+  def encode_images(self, params: Params, images: jax.Array) -> jax.Array:
     """All tokens of images, each encoded once.
 
     Args:
@@ -245,7 +245,7 @@ class PolicyModel:
 
   def _images(self, params: Params, batch: Batch) -> jax.Array:
     """The tokens of a batch's images."""
-    tokens = batch["tokens"] if "tokens" in batch else self.tokens(params, batch["images"])
+    tokens = batch["tokens"] if "tokens" in batch else self.encode_images(params, batch["images"])
     chex.assert_shape(
       tokens, (None, self.trunk.history, self.trunk.num_cameras, self.trunk.grid**2 + 1, None)
     )

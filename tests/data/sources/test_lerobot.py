@@ -227,7 +227,7 @@ def test_every_reason_is_one_line(tmp_path):
     b"PAR1" + b"\0" * 100 + b"PAR1"
   )
   with pytest.raises(
-    video.Unreadable, match=r"^episode 1: .*episode_000001.parquet is not readable"
+    video.UnreadableError, match=r"^episode 1: .*episode_000001.parquet is not readable"
   ) as caught:
     opened(path)[1]
   assert "\n" not in str(caught.value)
@@ -367,7 +367,7 @@ def test_pictures_that_end_early(tmp_path):
     video.Geometry(),
   )
   with pytest.raises(
-    video.Unreadable,
+    video.UnreadableError,
     match=(
       "^episode 0: camera 'wrist' in data/chunk-000/episode_000000.parquet has no frame 6 of 8$"
     ),
@@ -383,11 +383,11 @@ def test_notes_name_the_camera_and_a_bad_picture_the_episode(tmp_path, monkeypat
   def read_at(path, place, geometry, *, notes, options):
     notes.append("said")
     yield plain_makers.picture(0)
-    raise video.Unreadable("broken")
+    raise video.UnreadableError("broken")
 
   monkeypatch.setattr(lerobot.video, "read_at", read_at)
   with pytest.raises(
-    video.Unreadable,
+    video.UnreadableError,
     match=f"^episode 1: camera 'top', videos/chunk-000/{TOP}/episode_000001.mp4: broken$",
   ):
     list(raw.cameras["top"](video.Geometry()))

@@ -124,8 +124,8 @@ def test_rows_beyond_an_episode_of_a_shared_file_never_show_the_next(tmp_path):
 
   def change(table):  # two pictures of episode 0 are missing, all later ones lie earlier
     for row in table:
-      begin, end = ((0.0, 0.4), (0.4, 1.2))[row["episode_index"]]
-      row |= {f"videos/{TOP}/from_timestamp": begin, f"videos/{TOP}/to_timestamp": end}
+      start, end = ((0.0, 0.4), (0.4, 1.2))[row["episode_index"]]
+      row |= {f"videos/{TOP}/from_timestamp": start, f"videos/{TOP}/to_timestamp": end}
     return table
 
   folder = Folder(

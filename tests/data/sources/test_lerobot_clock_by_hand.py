@@ -10,7 +10,7 @@ from como_jax.data.sources.options import SourceOptions
 
 def stretch(
   *,
-  begin=0.0,
+  start=0.0,
   end=None,
   followed=False,
   file_rows=0,
@@ -23,7 +23,7 @@ def stretch(
   return clock.Stretch(
     where,
     f"{where}.mp4",
-    begin,
+    start,
     end,
     followed,
     file_rows,
@@ -43,10 +43,10 @@ def at(count, *, rate=10.0, first=0.0):
     ({}, 10, 1.0, 10),
     ({"frames": 0, "duration": 1.26}, 13, 1.3, 13),
     ({"frames": 0}, 0, 0.0, 0),
-    ({"begin": 0.3}, 10, 0.7, 7),
-    ({"begin": 0.3, "end": 0.8}, 10, 0.5, 5),
-    ({"begin": 2.0}, 10, 0.0, 0),
-    ({"begin": 0.2, "end": 0.76}, 10, 0.56, 6),
+    ({"start": 0.3}, 10, 0.7, 7),
+    ({"start": 0.3, "end": 0.8}, 10, 0.5, 5),
+    ({"start": 2.0}, 10, 0.0, 0),
+    ({"start": 0.2, "end": 0.76}, 10, 0.56, 6),
   ],
 )
 def test_a_stretch(given, pictures, seconds, own):
@@ -83,14 +83,14 @@ def test_times_of_rows():
   np.testing.assert_allclose(of(notes, frame_index=frames), [0, 0.1, 0.2, 0.4])
   assert notes == ["no column 'timestamp': times are frame_index / 10"] * 2
   with pytest.raises(
-    video.Unreadable,
+    video.UnreadableError,
     match=(
       "^column 'frame_index' is not increasing: 0.1 s at frame 1, then 0.1 s; so in 1 of 3 rows$"
     ),
   ):
     of(frame_index=np.array([0, 1, 1]))
   with pytest.raises(
-    video.Unreadable, match="^column 'timestamp' has 2 numbers a row, expected 1$"
+    video.UnreadableError, match="^column 'timestamp' has 2 numbers a row, expected 1$"
   ):
     of(timestamp=np.zeros((3, 2)))
 
@@ -153,11 +153,11 @@ def test_one_clock_within_a_shared_file():
     (1.0, 3.81, 120, True),
   ):
     one = stretch(
-      begin=2.0, end=2.0 + seconds, fps=30.0, frames=frames, file_rows=40, file_end=file_end
+      start=2.0, end=2.0 + seconds, fps=30.0, frames=frames, file_rows=40, file_end=file_end
     )
     assert clock._same_clock(times, clock.table_rates(times), one, 10, notes) is agree
   # Rows that were cut off behind a damaged one do not shorten the episode.
-  one = stretch(begin=0.0, end=2.0, fps=30.0, frames=60, file_rows=20, file_end=2.0)
+  one = stretch(start=0.0, end=2.0, fps=30.0, frames=60, file_rows=20, file_end=2.0)
   assert clock._same_clock(times, (10.0, 10.0), one, 20, notes) and not clock._same_clock(
     times, (10.0, 10.0), one, 10, notes
   )
@@ -181,31 +181,31 @@ def test_row_by_row_the_next_picture(monkeypatch):
   np.testing.assert_allclose(places[0], np.arange(3, 13) / 20)
   # A shared file: borders on the video's clock where the last end is the file's, else on the
   # table's.
-  own = stretch(begin=0.5, end=1.0, followed=True, file_end=2.0, fps=20.0)
+  own = stretch(start=0.5, end=1.0, followed=True, file_end=2.0, fps=20.0)
   np.testing.assert_allclose(by_picture(at(10), [own])[1][0], np.arange(10, 20) / 20)
-  shifted = stretch(begin=0.524, end=1.0, followed=True, file_end=2.0, fps=20.0)
+  shifted = stretch(start=0.524, end=1.0, followed=True, file_end=2.0, fps=20.0)
   # within half a picture
   np.testing.assert_allclose(by_picture(at(9), [shifted])[1][0], np.arange(10, 19) / 20)
-  tables = stretch(begin=1.0, end=2.0, followed=True, file_end=4.0, fps=20.0)
+  tables = stretch(start=1.0, end=2.0, followed=True, file_end=4.0, fps=20.0)
   np.testing.assert_allclose(by_picture(at(10), [tables])[1][0], np.arange(10, 20) / 20)
   for one, count, reason in (
     (own, 11, "cam: 10 pictures for 11 rows of which the first shows number 0"),
     (
-      stretch(begin=0.5, fps=20.0),
+      stretch(start=0.5, fps=20.0),
       31,
       "cam: 30 pictures for 31 rows of which the first shows number 0",
     ),
-    (stretch(begin=1.5, end=3.5, file_end=2.0, fps=20.0), 11, "cam: 10 pictures for 11 rows"),
+    (stretch(start=1.5, end=3.5, file_end=2.0, fps=20.0), 11, "cam: 10 pictures for 11 rows"),
   ):
-    with pytest.raises(video.Unreadable, match=f"^{reason}"):
+    with pytest.raises(video.UnreadableError, match=f"^{reason}"):
       by_picture(at(count), [one])
-  assert len(by_picture(at(30), [stretch(begin=0.5, fps=20.0)])[0]) == 30
-  with pytest.raises(video.Unreadable, match="of which the first shows number -1"):
+  assert len(by_picture(at(30), [stretch(start=0.5, fps=20.0)])[0]) == 30
+  with pytest.raises(video.UnreadableError, match="of which the first shows number -1"):
     by_picture(at(3, first=-0.1), [stretch(fps=20.0)])
-  with pytest.raises(video.Unreadable, match="of which the first shows number 2"):
+  with pytest.raises(video.UnreadableError, match="of which the first shows number 2"):
     by_picture(at(9, first=0.2), [own])
   with pytest.raises(
-    video.Unreadable,
+    video.UnreadableError,
     match="^cam has 20 pictures a second, two 20.03: there is no one rate to believe",
   ):
     by_picture(at(3), [stretch(fps=20.0), stretch(where="two", fps=20.03)])
@@ -235,7 +235,7 @@ def test_rows_within_their_stretch(first, count, given, inside):
     assert clock._into_stretch(times, [one], count + 1, False, []) is times
   else:
     with pytest.raises(
-      video.Unreadable, match=f"^cam: timestamps run from {first:.3f} to {times[-1]:.3f} s"
+      video.UnreadableError, match=f"^cam: timestamps run from {first:.3f} to {times[-1]:.3f} s"
     ):
       clock._into_stretch(times, [one], count + 1, False, [])
 
@@ -255,7 +255,7 @@ def test_another_origin_is_certain_with_a_picture_a_row():
     ([stretch(), stretch(frames=12)], 10, False),
   ):
     with pytest.raises(
-      video.Unreadable,
+      video.UnreadableError,
       match=(
         "with 10 pictures for 1[01] rows: the video is too short, or the times have another origin"
       ),
@@ -265,7 +265,7 @@ def test_another_origin_is_certain_with_a_picture_a_row():
 
 
 def place(times, stretches, *, rows=None, fps=10.0, notes=None, **options):
-  return clock.place(
+  return clock.locate_pictures(
     times,
     stretches,
     rows=len(times) if rows is None else rows,
@@ -279,7 +279,7 @@ def test_places_and_what_is_noted():
   notes = []
   times, places = place(
     at(10),
-    [stretch(begin=2.0, end=3.0, frames=30, file_rows=30, file_end=3.0), stretch(where="two")],
+    [stretch(start=2.0, end=3.0, frames=30, file_rows=30, file_end=3.0), stretch(where="two")],
     notes=notes,
   )
   np.testing.assert_allclose(times, at(10))
@@ -287,7 +287,7 @@ def test_places_and_what_is_noted():
   assert notes == []
   place(
     at(9),
-    [stretch(), stretch(where="two", begin=2.0, end=2.9, frames=29, file_rows=30)],
+    [stretch(), stretch(where="two", start=2.0, end=2.9, frames=29, file_rows=30)],
     notes=notes,
   )
   assert notes == [
@@ -304,7 +304,8 @@ def test_places_and_what_is_noted():
   for fps, refused in ((20.1, True), (19.9, False), (5.1, False), (4.9, True)):
     if refused:
       with pytest.raises(
-        video.Unreadable, match="source option rate_conflict = 'table' takes the table's times$"
+        video.UnreadableError,
+        match="source option rate_conflict = 'table' takes the table's times$",
       ):
         place(at(10), [], fps=fps)
     notes = []
@@ -331,7 +332,7 @@ def test_places_and_what_is_noted():
   ],
 )
 def test_units_of_time(factor, unit):
-  with pytest.raises(video.Unreadable) as caught:
+  with pytest.raises(video.UnreadableError) as caught:
     place(at(10) * factor, [stretch(frames=50)])
   assert (
     (", as if it counted " + unit in str(caught.value))
@@ -344,7 +345,7 @@ def test_whom_to_believe(monkeypatch):
   monkeypatch.setattr(clock.video, "timeline", lambda path: np.arange(40) / 20)
   fast = stretch(fps=20.0, frames=10)
   with pytest.raises(
-    video.Unreadable,
+    video.UnreadableError,
     match="^the rates disagree: cam has 20 pictures a second, its table 10 rows a second ",
   ):
     place(at(10), [fast])
@@ -355,7 +356,7 @@ def test_whom_to_believe(monkeypatch):
     "the rates disagree: cam has 20 pictures a second, its table 10 rows a second (column "
     "'timestamp'; meta/info.json: fps 10); the video is believed"
   ]
-  with pytest.raises(video.Unreadable, match="the video is too short"):
+  with pytest.raises(video.UnreadableError, match="the video is too short"):
     place(at(10), [fast], rate_conflict="table")
   long = stretch(fps=20.0, frames=40, where="long")
   times, places = place(at(10), [long], rate_conflict="table")

@@ -187,7 +187,9 @@ def test_two_instructions_a_row(tmp_path):
   ],
 )
 def test_whole_numbers(value, number):
-  assert lerobot_meta.whole(value) == number and type(lerobot_meta.whole(value)) is type(number)
+  assert lerobot_meta.to_whole_number(value) == number and type(
+    lerobot_meta.to_whole_number(value)
+  ) is type(number)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_whole_numbers(value, number):
   ],
 )
 def test_seconds(value, seconds):
-  assert lerobot_meta.seconds(value) == seconds and type(lerobot_meta.seconds(value)) is type(
+  assert lerobot_meta.to_seconds(value) == seconds and type(lerobot_meta.to_seconds(value)) is type(
     seconds
   )
 

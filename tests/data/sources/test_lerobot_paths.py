@@ -87,13 +87,13 @@ def paths(**changes):
   return locations.Paths("root", INFO | changes)
 
 
-def episode_row(number, begin, end=None, *, length=6, file=0):
+def episode_row(number, start, end=None, *, length=6, file=0):
   return {
     "episode_index": number,
     "length": length,
     "videos/top/chunk_index": 1,
     "videos/top/file_index": file,
-    "videos/top/from_timestamp": begin,
+    "videos/top/from_timestamp": start,
     "videos/top/to_timestamp": end,
     "data/chunk_index": 0,
     "data/file_index": number,
@@ -114,19 +114,19 @@ def test_places_by_template():
     and old.data({"episode_index": 1}) == "root/data/0/001.parquet"
   )
   with pytest.raises(
-    video.Unreadable, match="^meta/info.json has no video_path for the camera 'top'$"
+    video.UnreadableError, match="^meta/info.json has no video_path for the camera 'top'$"
   ):
     old.video({"episode_index": 5}, "top")
   with pytest.raises(
-    video.Unreadable,
+    video.UnreadableError,
     match="^column 'data/file_index' of meta/episodes is 1.5, expected a whole number$",
   ):
     found.data(episode_row(1, 0.0) | {"data/file_index": 1.5})
   with pytest.raises(
-    video.Unreadable, match="^the path template '{episode_index:q}' cannot be filled"
+    video.UnreadableError, match="^the path template '{episode_index:q}' cannot be filled"
   ):
     paths(data_path="{episode_index:q}").data(episode_row(1, 0.0))
-  with pytest.raises(video.Unreadable, match="leads out of the data set"):
+  with pytest.raises(video.UnreadableError, match="leads out of the data set"):
     paths(video_path="{video_key}/x").video(episode_row(1, 0.0), "..")
 
 

@@ -243,17 +243,22 @@ def _table(tmp_path):
 
 
 def test_rows_of_one_episode(table, monkeypatch):
-  def read(number, names=("action",), *, own=False, size=2):
+  def read(number, names=("action",), *, single_episode=False, size=2):
     return [
       batch.to_pydict()
-      for batch in lerobot_tables.batches(table, number, names, batch_size=size, own=own)
+      for batch in lerobot_tables.batches(
+        table, number, names, batch_size=size, single_episode=single_episode
+      )
     ]
 
   assert [row for one in read(1) for row in one["action"]] == [2, 3, 4] and all(
     set(one) == {"action", "episode_index"} for one in read(1)
   )
   assert read(3) == [] and read(4, ("none", "action")) == [{"action": [6.0], "episode_index": [4]}]
-  assert [one["action"] for one in read(9, own=True, size=4)] == [[0, 1, 2, 3], [4, 5, 6]]
+  assert [one["action"] for one in read(9, single_episode=True, size=4)] == [
+    [0, 1, 2, 3],
+    [4, 5, 6],
+  ]
   groups = []
   whole = pq.ParquetFile.iter_batches
   monkeypatch.setattr(
@@ -276,8 +281,10 @@ def test_rows_of_one_episode(table, monkeypatch):
 
 
 def test_an_episode_of_a_table(table):
-  def read(number, length=None, *, own=False):
-    return lerobot_tables.read_episode(table, number, ["nested", "action"], own=own, length=length)
+  def read(number, length=None, *, single_episode=False):
+    return lerobot_tables.read_episode(
+      table, number, ["nested", "action"], single_episode=single_episode, length=length
+    )
 
   found = read(1, 3)
   assert (
@@ -292,22 +299,27 @@ def test_an_episode_of_a_table(table):
       "has 3 rows of episode 1, the episodes table declares 4 .column 'length'.$",
     ),
     (lambda: read(1, 2), "has more than 2 rows of episode 1, the episodes table declares 2"),
-    (lambda: read(1, 6, own=True), "has 7 rows of episode 1, the episodes table declares 6"),
     (
-      lambda: read(1, own=True),
+      lambda: read(1, 6, single_episode=True),
+      "has 7 rows of episode 1, the episodes table declares 6",
+    ),
+    (
+      lambda: read(1, single_episode=True),
       "holds rows of episode 0 .column 'episode_index'., expected 1 alone$",
     ),
     (
-      lambda: list(lerobot_tables.batches("gone.parquet", 1, [], batch_size=1, own=True)),
+      lambda: list(
+        lerobot_tables.batches("gone.parquet", 1, [], batch_size=1, single_episode=True)
+      ),
       "^gone.parquet is missing$",
     ),
     (
-      lambda: lerobot_tables.read_episode("gone.parquet", 1, [], own=True, length=3),
+      lambda: lerobot_tables.read_episode("gone.parquet", 1, [], single_episode=True, length=3),
       "^gone.parquet is missing$",
     ),
     (lambda: lerobot_tables.first_cell("gone.parquet", "x"), "^gone.parquet is missing$"),
   ):
-    with pytest.raises(video.Unreadable, match=message):
+    with pytest.raises(video.UnreadableError, match=message):
       call()
 
 

@@ -109,13 +109,15 @@ def test_numbers_that_are_not_finite(tmp_path):
     steps[3 if e == 0 else 1]["action"] = np.array([0, np.nan, 0], np.float32)
 
   path = rlds(tmp_path, (5, 4), change=change)
-  with pytest.raises(video.Unreadable, match="'action' is not finite at step 3, 1 of 5.*cut_ep"):
+  with pytest.raises(
+    video.UnreadableError, match="'action' is not finite at step 3, 1 of 5.*cut_ep"
+  ):
     opened(path)[0]
   source = opened(path, invalid_rows="cut_episode")
   raw = source[0]
   assert len(raw.arrays["action"]) == len(raw.arrays["state"]) == len(shown(raw, "image")) == 3
   assert raw.notes == ["feature 'action' is not finite at step 3, 1 of 5: cut before it"]
-  with pytest.raises(video.Unreadable, match="not finite at step 1"):
+  with pytest.raises(video.UnreadableError, match="not finite at step 1"):
     source[1]
 
 
@@ -126,7 +128,7 @@ def test_damage_costs_its_episodes_and_is_named(tmp_path):
   at = content.index(b"\x89PNG")
   content[at + 40 : at + 60] = bytes(20)
   file.write_bytes(content)
-  with pytest.raises(video.Unreadable, match="^train_00000[01]: "):
+  with pytest.raises(video.UnreadableError, match="^train_00000[01]: "):
     for raw in (opened(str(path))[i] for i in range(2)):
       shown(raw, "image")
 

@@ -85,10 +85,10 @@ def test_folders_that_cannot_be_read(tmp_path, monkeypatch):
 
   monkeypatch.setattr(video_folder.os, "scandir", scandir)
   shut, skipped = ["shut"], []
-  assert list(video_folder._walk(path, skipped)) == ["a.mp4"]
+  assert list(video_folder._scan(path, skipped)) == ["a.mp4"]
   assert skipped == [{"name": "shut", "reason": "the folder cannot be read (Permission denied)"}]
   shut, skipped = [tmp_path.name, ""], []
-  assert list(video_folder._walk(path, skipped)) == [] and [one["name"] for one in skipped] == ["."]
+  assert list(video_folder._scan(path, skipped)) == [] and [one["name"] for one in skipped] == ["."]
 
 
 def test_names_that_are_printed_alike():
@@ -225,7 +225,7 @@ def test_everything_in_a_video_folder_is_named(tmp_path):
     video_folder.summary(source.skipped * 3, max_names=1)[0]
     == "3 not used, a hidden folder: .hidden and 2 more"
   )
-  with pytest.raises(sources.Unreadable, match="the file is empty"):
+  with pytest.raises(sources.UnreadableError, match="the file is empty"):
     shown(source[2], "camera")
   os.remove(tmp_path / "a.mp4")
   shutil.rmtree(tmp_path / "b")

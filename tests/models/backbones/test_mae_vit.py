@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("dtype, image_size", [("float32", 16), ("bfloat16", 32)])
 def test_sizes_and_dtypes(dtype, image_size):
   model, params = tiny.made(tiny.MAE, dtype=dtype, image_size=image_size)
-  tokens = jax.jit(model.features)(params, tiny.frames((2, image_size, image_size)))
+  tokens = jax.jit(model.encode_frames)(params, tiny.frames((2, image_size, image_size)))
   assert tokens.shape == (2, (image_size // 8) ** 2 + 1, 32) and tokens.dtype == jnp.float32
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
@@ -49,7 +49,7 @@ def test_positions_for_another_image_size():
   model, own = tiny.made(tiny.MAE, image_size=16)
   chex.assert_trees_all_equal_shapes(other, own["encoder"])
   spec = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-  assert jax.eval_shape(model.features, {"encoder": other}, spec).shape == (1, 5, 32)
+  assert jax.eval_shape(model.encode_frames, {"encoder": other}, spec).shape == (1, 5, 32)
   assert mae_vit.refit_positions(params["encoder"], 32)["position"] is params["encoder"]["position"]
   with pytest.raises(errors.UserError, match="patch 8"):
     mae_vit.refit_positions(params["encoder"], 20)

@@ -49,7 +49,7 @@ def test_vector_quantization(kind):
     )
   # Labels are read back as the codes they stand for.
   np.testing.assert_allclose(
-    module.apply(variables, latent.z, method="readable"), chosen, rtol=1e-5, atol=1e-6
+    module.apply(variables, latent.z, method="to_decoder_input"), chosen, rtol=1e-5, atol=1e-6
   )
 
 

@@ -96,11 +96,11 @@ def test_pairs_are_what_encode_and_decode_say(clip):
 def test_given_features_are_used(clip):
   model, params, batch, outputs = clip
   frames = pixels.normalize(batch["frames"])
-  tokens = jax.jit(model.features)(params, frames)
+  tokens = jax.jit(model.encode_frames)(params, frames)
   without_encoder = {"idm": params["idm"], "fdm": params["fdm"]}
 
   def encode(params, pair):
-    return model.encode(params, frames[:, 0], frames[:, 1], features=pair).z
+    return model.encode(params, frames[:, 0], frames[:, 1], tokens=pair).z
 
   z = jax.jit(encode)(without_encoder, (tokens[:, 0], tokens[:, 1]))
   np.testing.assert_allclose(z, outputs["z"][:, 0], rtol=1e-4, atol=1e-5)
@@ -110,7 +110,7 @@ def test_tokens_in_a_batch_take_the_place_of_the_encoder(clip):
   model, params, batch, outputs = clip
   without_encoder = {"idm": params["idm"], "fdm": params["fdm"]}
   tokens = {
-    name: jax.jit(model.tokens)(params, batch[images])
+    name: jax.jit(model.encode_images)(params, batch[images])
     for name, images in (("frame_tokens", "frames"), ("jittered_tokens", "jittered"))
   }
   found = run(model, without_encoder, {"frames": batch["frames"], **tokens})
@@ -178,12 +178,12 @@ def test_frozen_patterns(clip):
 def test_identical_frames_differ_by_exactly_zero(clip):
   model, params, batch, _ = clip
   frames = pixels.normalize(batch["frames"])
-  tokens = jax.jit(model.features)(params, jnp.stack([frames[:, 0], frames[:, 0]], axis=1))
-  _, difference = inputs.INPUTS["feature_diff"].form(tokens[:, 0], tokens[:, 1])
+  tokens = jax.jit(model.encode_frames)(params, jnp.stack([frames[:, 0], frames[:, 0]], axis=1))
+  _, difference = inputs.INPUTS["feature_diff"].make_halves(tokens[:, 0], tokens[:, 1])
   np.testing.assert_array_equal(difference, 0)
   keys = jax.random.split(KEY)
   # the released order: unaligned patches
-  shuffled = [inputs.shuffle(key, tokens[:, 0]) for key in keys]
+  shuffled = [inputs.shuffle_patches(key, tokens[:, 0]) for key in keys]
   assert np.abs(shuffled[1] - shuffled[0])[:, 1:].max() > 0.1
   np.testing.assert_array_equal(shuffled[1][:, 0], shuffled[0][:, 0])
 

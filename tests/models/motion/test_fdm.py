@@ -51,7 +51,7 @@ def test_features(features):
     return
   chex.assert_shape([outputs[name] for name in names], (2, 1, 4, 32))
   batch = tiny.batch_of(model.inputs_spec(2))
-  tokens = jax.jit(model.features)(params, pixels.normalize(batch["frames"]))
+  tokens = jax.jit(model.encode_frames)(params, pixels.normalize(batch["frames"]))
   np.testing.assert_allclose(outputs["features_target"], tokens[:, 1:, 1:], rtol=1e-4, atol=1e-5)
   decode = jax.jit(
     lambda params: model.decode(params, outputs["current"][:, 0], outputs["z"][:, 0])

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from como_jax.models.motion import flow
 
-FLOW = jax.jit(lambda first, second: flow.flow(first / 255, second / 255))
+FLOW = jax.jit(lambda first, second: flow.optical_flow(first / 255, second / 255))
 
 
 def texture(seed, size=96):
@@ -37,6 +37,6 @@ def test_flow_is_zero_where_nothing_is_to_be_seen():
 
 def test_cells_are_means_of_squares():
   moved = np.arange(2 * 8 * 8 * 2, dtype=np.float32).reshape(2, 8, 8, 2)
-  found = flow.cells(moved, 4)
+  found = flow.mean_per_cell(moved, 4)
   chex.assert_shape(found, (2, 16, 2))
   np.testing.assert_allclose(found[1, 5], moved[1, 2:4, 2:4].mean(axis=(0, 1)))

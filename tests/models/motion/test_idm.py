@@ -25,6 +25,6 @@ def test_every_input_runs(variant):
   np.testing.assert_allclose(
     outputs["z_reversed"][:, 0], z(frames[:, 1], frames[:, 0]), rtol=1e-4, atol=1e-5
   )
-  halves = inputs.INPUTS[variant].halves
+  halves = inputs.INPUTS[variant].num_halves
   assert params["idm"]["qformer"]["position"].shape == (1, 3 + 5 * halves + (halves - 1), 24)
   assert ("separator" in params["idm"]["qformer"]) == (halves == 2)

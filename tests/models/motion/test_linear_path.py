@@ -19,13 +19,13 @@ KEY = jax.random.key(7)
 
 def test_pooled_patches_are_means_of_squares_of_the_grid_without_cls():
   tokens = jnp.arange(2 * 17 * 3, dtype=jnp.float32).reshape(2, 17, 3)
-  found = linear_path.pooled(tokens, 2)
+  found = linear_path.pool_patches(tokens, 2)
   chex.assert_shape(found, (2, 4, 3))
   grid = np.asarray(tokens)[:, 1:].reshape(2, 4, 4, 3)
   np.testing.assert_allclose(
     found[:, 1], grid[:, :2, 2:].mean((1, 2)), rtol=1e-6
   )  # the second group lies to the right of the first
-  np.testing.assert_allclose(linear_path.pooled(tokens, 1), tokens[:, 1:], rtol=0)
+  np.testing.assert_allclose(linear_path.pool_patches(tokens, 1), tokens[:, 1:], rtol=0)
 
 
 @pytest.mark.parametrize("pool, groups", [(1, 4), (2, 1)])
@@ -34,7 +34,7 @@ def test_z_starts_as_the_components(pool, groups):
   kernel = params["idm"]["components"]["kernel"]
   chex.assert_shape(kernel, (groups, 32, 10))
   first, second = tiny.frames((3, 16, 16), 3), tiny.frames((3, 16, 16), 4)
-  tokens = np.asarray(model.features(params, jnp.stack([first, second])))[:, :, 1:]
+  tokens = np.asarray(model.encode_frames(params, jnp.stack([first, second])))[:, :, 1:]
   difference = (
     (tokens[1] - tokens[0]) if pool == 1 else (tokens[1] - tokens[0]).mean(1, keepdims=True)
   )
@@ -174,8 +174,8 @@ def test_components_of_the_flow_read_pictures_and_not_tokens():
     np.testing.assert_allclose(outputs[name][:, 0], encode(*pair), rtol=2e-3, atol=2e-4)
   still = model.linear_path.apply(
     {"params": params["idm"]["components"]},
-    model.linear_path.between(
-      tuple(model.features(params, x) for x in (frames[:, 0], frames[:, 1])),
+    model.linear_path.differences(
+      tuple(model.encode_frames(params, x) for x in (frames[:, 0], frames[:, 1])),
       (frames[:, 0], frames[:, 0]),
     ),
   )
@@ -191,14 +191,14 @@ def test_unknown_source_of_components():
 
 def test_pictures_of_any_size_are_shrunk_to_what_divides_or_refused():
   assert [
-    linear_path.flow_shrinks(*sizes)
+    linear_path.flow_downscale(*sizes)
     for sizes in ((64, 8), (128, 8), (224, 14), (16, 2), (256, 16), (30, 5))
   ] == [1, 2, 2, 1, 4, 0]
   section = tiny.section(tiny.MOTION, **ON, **{"idm.components_of": "flow"})
   chex.assert_shape(linear_path.flow_cells(*(jnp.zeros((1, 224, 224, 3)),) * 2, 196), (1, 196, 2))
   section["image_size"] = 24  # 3 x 3 patches: cells of 8 pixels
   assert models.build(section).linear_path.groups == 9
-  path = models.build(section).linear_path.clone(patches=25)
+  path = models.build(section).linear_path.clone(num_patches=25)
   with pytest.raises(errors.UserError, match="pictures of 30 px do not divide into 5 x 5 cells"):
     linear_path.check(path, section["idm"], "continuous", 30)
 

@@ -19,7 +19,7 @@ def test_principal_components_have_unit_mean_square_and_are_those_of_the_largest
   rows = (rng.normal(size=(300, 40)) * 2.0 ** -np.arange(40).clip(0, 6) @ directions.T).astype(
     np.float32
   )
-  found = linear_path_init.principal(rows, 4)
+  found = linear_path_init.principal_directions(rows, 4)
   chex.assert_shape(found, (40, 4))
   z = rows @ found
   np.testing.assert_allclose(z.T @ z / 300, np.eye(4), atol=2e-3)
@@ -30,7 +30,7 @@ def test_principal_components_have_unit_mean_square_and_are_those_of_the_largest
   )
   largest = np.abs(found).argmax(0)
   assert (found[largest, np.arange(4)] > 0).all()
-  np.testing.assert_array_equal(found, linear_path_init.principal(-rows, 4))
+  np.testing.assert_array_equal(found, linear_path_init.principal_directions(-rows, 4))
 
 
 def test_too_few_differences_are_refused():
@@ -39,14 +39,16 @@ def test_too_few_differences_are_refused():
     "config.model.idm.components={}: the first {} training pairs have only {} independent "
     "differences: take {} at most"
   )
-  assert text_of(lambda: linear_path_init.principal(rows, 7)) == expected.format(7, 6, 6, 6)
+  assert text_of(lambda: linear_path_init.principal_directions(rows, 7)) == expected.format(
+    7, 6, 6, 6
+  )
   assert text_of(
-    lambda: linear_path_init.principal(np.concatenate([rows[:2]] * 3), 3)
+    lambda: linear_path_init.principal_directions(np.concatenate([rows[:2]] * 3), 3)
   ) == expected.format(3, 6, 2, 2)
   for bad in (np.zeros_like(rows), np.full_like(rows, np.nan)):
     assert (
       "the first 6 training pairs do not differ or are not finite: check config.encoder_weights"
-      in text_of(lambda bad=bad: linear_path_init.principal(bad, 2))
+      in text_of(lambda bad=bad: linear_path_init.principal_directions(bad, 2))
     )
 
 
@@ -57,7 +59,7 @@ def test_z_of_the_pairs_that_were_looked_at_is_white(pool, capsys):
   )
   batches = [tiny.batch_of(model.inputs_spec(4, 3), seed=seed) for seed in range(6)]
   left = iter(batches)
-  parts = linear_path_init.start(model, {"encoder": params["encoder"]}, left, pairs=38)
+  parts = linear_path_init.init_from_pairs(model, {"encoder": params["encoder"]}, left, pairs=38)
   assert len(list(left)) == 1, "five batches of eight pairs are enough"
   assert (
     "5 numbers of z start as principal components of the feature difference of 38 training pairs"

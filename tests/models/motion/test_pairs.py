@@ -12,10 +12,10 @@ JITTERED = 100 + jnp.arange(8.0).reshape((2, 2, 2))
 
 
 def test_pairs_of_frames_are_forward_reversed_and_jittered():
-  first, second = pairs.of_frames(FRAMES, None)
+  first, second = pairs.pairs_of_frames(FRAMES, None)
   np.testing.assert_array_equal(first, FRAMES[:, :2])
   np.testing.assert_array_equal(second, FRAMES[:, 1:])
-  first, second = pairs.of_frames(FRAMES, JITTERED)
+  first, second = pairs.pairs_of_frames(FRAMES, JITTERED)
   a, b, c = FRAMES[0]
   np.testing.assert_array_equal(first[0], [a, b, b, c, a, b])
   np.testing.assert_array_equal(second[0], [b, c, a, b, *JITTERED[0]])
@@ -23,10 +23,10 @@ def test_pairs_of_frames_are_forward_reversed_and_jittered():
 
 def test_pairs_of_differences_keep_the_differences():
   differences = jnp.ones((2, 6, 2))
-  first, second = pairs.of_differences(FRAMES, differences[:, :2], contrastive=False)
+  first, second = pairs.pairs_of_differences(FRAMES, differences[:, :2], contrastive=False)
   np.testing.assert_array_equal(first, FRAMES[:, :2])
   assert second.shape == (2, 2, 2)
-  first, second = pairs.of_differences(FRAMES, differences, contrastive=True)
+  first, second = pairs.pairs_of_differences(FRAMES, differences, contrastive=True)
   a, b, c = FRAMES[0]
   np.testing.assert_array_equal(first[0], [a, b, b, c, a, b])
   np.testing.assert_array_equal(second, differences)
@@ -48,11 +48,13 @@ def test_one_call_encodes_every_image_once(pixel_difference):
   frames, jittered = (pixels.normalize(batch[name]) for name in ("frames", "jittered"))
   asked = []
 
-  def features(frames):
+  def encode(frames):
     asked.append(frames.shape[1])
     return mean(frames)
 
-  tokens, (first, second) = pairs.form(batch, frames, features, pixel_difference=pixel_difference)
+  tokens, (first, second) = pairs.encode_pairs(
+    batch, frames, encode, pixel_difference=pixel_difference
+  )
   assert asked == [3 + 3 * 2 if pixel_difference else 3 + 2]
   np.testing.assert_allclose(tokens, mean(frames), rtol=1e-6)
   expected = jnp.concatenate([frames[:, 1:], frames[:, :2], jittered], axis=1)
@@ -65,11 +67,11 @@ def test_one_call_encodes_every_image_once(pixel_difference):
 
 def test_groups_undo_flat():
   x = jnp.arange(24).reshape((2, 3, 4))
-  assert pairs.flat(x).shape == (6, 4)
-  np.testing.assert_array_equal(pairs.grouped(pairs.flat(x), size=2), x)
+  assert pairs.flatten_pairs(x).shape == (6, 4)
+  np.testing.assert_array_equal(pairs.unflatten_pairs(pairs.flatten_pairs(x), batch_size=2), x)
 
 
 def test_flow_needs_images():
   path = linear_path.LinearPath(1, None, 4, source="flow")
   with pytest.raises(ValueError, match="^the flow between frames needs their images$"):
-    path.between((FRAMES, FRAMES), None)
+    path.differences((FRAMES, FRAMES), None)
