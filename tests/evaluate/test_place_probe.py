@@ -9,7 +9,7 @@ from tests.evaluate.squares import moved_squares
 def test_the_place_is_found_in_new_pictures():
   pictures, places, _ = moved_squares()
   find = place_probe.fit(
-    pictures[:160].reshape(-1, 32, 32, 3), places[:160].reshape(-1, 2), steps=60, batch_size=16
+    pictures[:160].reshape(-1, 32, 32, 3), places[:160].reshape(-1, 2), steps=80, batch_size=16
   )
   new = pictures[160:].reshape(-1, 32, 32, 3)
   error, spread = (

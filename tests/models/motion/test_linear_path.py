@@ -45,7 +45,8 @@ def test_z_starts_as_the_components(pool, groups):
   np.testing.assert_allclose(z[:, :10], expected, rtol=1e-4, atol=1e-6)
   assert np.abs(expected).max() > 1e-3 and not z[:, 10:].any(), "the Q-former adds nothing yet"
   np.testing.assert_allclose(encode(second, first), -z, rtol=1e-4, atol=1e-6)
-  assert not encode(first, first).any()
+  # up to rounding: the two pictures lie in other places of the batch
+  assert np.abs(encode(first, first)).max() < 1e-6 * np.abs(z).max()
 
 
 @pytest.mark.parametrize("kind", ["continuous", "kl"])
