@@ -175,7 +175,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   (
     (
       "train.optimizer.learning_rate train.optimizer.weight_decay train.optimizer.clip_norm "
-      "train.optimizer.eps"
+      "train.optimizer.eps train.stall_seconds"
     ),
     number(0),
   ),

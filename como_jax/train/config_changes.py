@@ -26,6 +26,7 @@ RESUMABLE_KEYS = (
   "train.keep_checkpoints",
   "train.tensorboard",
   "train.profile_steps",
+  "train.stall_seconds",
   "train.wandb",
   "train.mesh.",
   "train.accept_changed_data",
@@ -87,7 +88,11 @@ def lines(workdir: pathlib.Path, config) -> list[str]:
   """
   filled, changed = changes(workdir, config)
   new = ", ".join(f"{key}={value!r}" for key, value in filled.items() if not _is_free(key))
-  said = [f"resume: {workdir} is of before there were {new}: as before"] if new else []
+  said = (
+    [f"resume: {workdir} was started before there were these keys, and goes on with {new}"]
+    if new
+    else []
+  )
   return said + [
     f"resume: {key}: {was!r} before, {now!r} now"
     for key, (was, now) in changed.items()

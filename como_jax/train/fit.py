@@ -30,6 +30,7 @@ from como_jax.train import (
   rundir,
   state,
   step,
+  watchdog,
 )
 from como_jax.train.job import TrainJob
 
@@ -87,8 +88,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   checkpointer = checkpointer_lib.Checkpointer(command.workdir, keep=section.keep_checkpoints)
   current = _initial_state(command, prepared, checkpointer)
   writer = _open_log(command, prepared, current, old_rate)
-  profiled = _profile(command, writer)
-  outcome = _train(section, prepared, train_step, current, writer, checkpointer, profiled)
+  outcome = _train(command, prepared, train_step, current, writer, checkpointer)
   if outcome.stopped:
     return loop.EXIT_SIGNALED
   primary = distributed.is_primary()
@@ -235,16 +235,16 @@ def _profile(
 
 
 def _train(
-  section: Any,
+  command: config_lib.CommandLine,
   prepared: _Prepared,
   train_step: step.TrainStep,
   current: state.TrainState,
   writer: log.Log | log.NullLog,
   checkpointer: checkpointer_lib.Checkpointer,
-  profiled: profile.Profile | None,
 ) -> loop.TrainResult:
   """Runs the loop, and closes what it was given."""
-  made = prepared.job
+  section, made = command.config.train, prepared.job
+  profiled = _profile(command, writer)
 
   # A sample holds more than the loss reads: with all of it, the program would be another than the
   # one compiled above.
@@ -268,6 +268,12 @@ def _train(
     checkpointer,
     evaluate if made.evaluate else None,
     profile=profiled,
+    watchdog=watchdog.Watchdog(
+      command.workdir,
+      patience=section.stall_seconds,
+      process=jax.process_index(),
+      count=jax.process_count(),
+    ),
   )
   batches = made.batches(int(current.step))
   lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it

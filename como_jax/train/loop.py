@@ -19,6 +19,7 @@ from como_jax.train import log as log_lib
 from como_jax.train import profile as profile_lib
 from como_jax.train import signals as signals_lib
 from como_jax.train import step as step_lib
+from como_jax.train import watchdog as watchdog_lib
 from como_jax.train.metrics_reader import MetricsReader
 from como_jax.train.schedule import Schedule as Schedule  # also as loop.Schedule
 from como_jax.train.schedule import Throughput as Throughput
@@ -66,6 +67,7 @@ class TrainLoop:
     evaluate: `state -> {name: value}`; every process calls it.
     on_step: called with the number of finished steps (tests use it to stop at a chosen one).
     profile: of some steps.
+    watchdog: ends the process when a step does not end.
   """
 
   train_step: step_lib.TrainStep
@@ -76,6 +78,7 @@ class TrainLoop:
   evaluate: Callable[[Any], dict[str, float]] | None = None
   on_step: Callable[[int], None] | None = None
   profile: profile_lib.Profile | None = None
+  watchdog: watchdog_lib.Watchdog = watchdog_lib.OFF
 
   def run(self, state: TrainState, batches: Iterator[dict]) -> TrainResult:
     """Trains from the step of `state`; `batches` must start at the same position.
@@ -90,7 +93,7 @@ class TrainLoop:
       errors.StorageError: the log or a checkpoint cannot be written.
     """
     done, failed_evaluations = int(state.step), []
-    with signals_lib.Signals() as signals:
+    with signals_lib.Signals() as signals, self.watchdog:
       reader = MetricsReader(
         self.log,
         self.schedule,
@@ -117,12 +120,13 @@ class TrainLoop:
         state, metrics, waited = self._advance(state, batches, done, idle=reader.idle)
         done += 1
         reader.add(done, metrics, waited)
+        self.watchdog.finished(done - 1)
         if self.profile and done == self.profile.last:
           with self._paused(reader):
             self.profile.stop()
         if self.on_step:
           self.on_step(done)
-      with reader.saving():
+      with self.watchdog.paused("save"), reader.saving():
         # Signals are still caught: a second SIGTERM must not end the process while it saves.
         self.checkpointer.wait()
     self._report_end(reader, done)
@@ -139,7 +143,7 @@ class TrainLoop:
   ) -> tuple[TrainState, dict[str, jax.Array], float]:
     """Starts the next step: (state, metrics, seconds that idle devices waited for the batch)."""
     begin = time.monotonic()
-    with jax.profiler.TraceAnnotation("next_batch"):
+    with self.watchdog.phase("next_batch"), jax.profiler.TraceAnnotation("next_batch"):
       batch = next(batches)
     waited = time.monotonic() - begin if idle else 0.0
     placed = mesh_lib.put_batch(self.train_step.mesh, batch)
@@ -153,7 +157,7 @@ class TrainLoop:
 
   def _save(self, reader: MetricsReader, done: int, state: TrainState) -> None:
     reader.flush()  # raises where a metric was not finite
-    with reader.saving(), jax.profiler.TraceAnnotation("save"):
+    with self.watchdog.paused("save"), reader.saving(), jax.profiler.TraceAnnotation("save"):
       self.checkpointer.save(done, state)
 
   def _evaluation_due(self, reader: MetricsReader, done: int) -> bool:
@@ -180,7 +184,7 @@ class TrainLoop:
     """The devices have done all steps; the time in this context is not that of training."""
     reader.flush()
     reader.data_wait.paused()
-    with reader.meter.paused():
+    with self.watchdog.paused("evaluate"), reader.meter.paused():
       yield
 
   def _report_end(self, reader: MetricsReader, done: int) -> None:

@@ -48,6 +48,7 @@ ZERO = {
   "train.optimizer.floor",
   "train.optimizer.warmup_steps",
   "train.optimizer.warmup_start",
+  "train.stall_seconds",
   *(f"objectives.{name}.weight" for name in objectives.OBJECTIVES),
   "objectives.quantization.beta",
   "policy.objectives.action.weight",

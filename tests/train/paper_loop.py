@@ -94,6 +94,7 @@ def _played(monkeypatch):
     evaluate=None,
     on_step=None,
     profile=None,
+    watchdog=None,
   ):
     calls = [] if calls is None else calls
     clock[0] = 0.0
@@ -136,6 +137,7 @@ def _played(monkeypatch):
       evaluate,
       on_step,
       profile(calls) if profile else None,
+      **({"watchdog": watchdog(calls)} if watchdog else {}),
     ).run(types.SimpleNamespace(step=start), batches())
     return outcome, calls
 

@@ -77,8 +77,8 @@ def test_a_run_of_before_there_was_a_key_goes_on_as_it_was(tmp_path):
   }, "a whole section too"
   stored(tmp_path, without(config, "objectives.contrastive.gate", "model.idm.components_pool"))
   assert config_changes.lines(tmp_path, config) == [
-    f"resume: {tmp_path} is of before there were model.idm.components_pool=1, "
-    "objectives.contrastive.gate=0.0: as before"
+    f"resume: {tmp_path} was started before there were these keys, and goes on with "
+    "model.idm.components_pool=1, objectives.contrastive.gate=0.0"
   ]
   stored(tmp_path, without(config, "data.workers"))
   assert config_changes.lines(tmp_path, config) == [], "it decides nothing"

@@ -1,5 +1,6 @@
 """The loop on paper: the order of its calls, evaluations, signals, exit codes."""
 
+import contextlib
 import signal
 
 import pytest
@@ -190,3 +191,45 @@ def test_a_profile_holds_whole_steps_and_its_time_is_not_that_of_training(played
     ("write", 6),
   ]
   assert outcome.examples_per_s == played(steps=6)[0].examples_per_s
+
+
+class Watch:
+  """Keeps what the watchdog is told."""
+
+  def __init__(self, calls):
+    self._calls = calls
+
+  def __enter__(self):
+    self._calls.append(("watch",))
+
+  def __exit__(self, *unused):
+    self._calls.append(("over",))
+
+  def finished(self, step):
+    self._calls.append(("finished", step))
+
+  @contextlib.contextmanager
+  def phase(self, name):
+    self._calls.append(("phase", name))
+    yield
+    self._calls.append(("ends", name))
+
+  paused = phase
+
+
+def test_the_watchdog_knows_what_the_loop_is_at(played):
+  _, calls = played(
+    steps=3, checkpoint_every=2, evaluate=scores, evaluate_every=2, watchdog=Watch, start=1
+  )
+  told = kinds(calls, "watch", "over", "phase", "ends", "finished", "draw", "save", "wait")
+  assert told == [
+    ("watch",),
+    *[("phase", "next_batch"), ("draw", 1), ("ends", "next_batch"), ("finished", 1)],
+    *[("phase", "save"), ("save", 2), ("ends", "save")],
+    *[("phase", "evaluate"), ("ends", "evaluate")],
+    *[("phase", "next_batch"), ("draw", 2), ("ends", "next_batch"), ("finished", 2)],
+    *[("phase", "save"), ("save", 3), ("ends", "save")],
+    *[("phase", "evaluate"), ("ends", "evaluate")],
+    *[("phase", "save"), ("wait",), ("ends", "save")],
+    ("over",),
+  ]

@@ -1,0 +1,200 @@
+"""Notices a run that stands still and ends it as a transient failure.
+
+A collective whose peer hangs, or a read from storage that does not answer, blocks the main thread
+for ever: no signal of another process, no exception. A thread of its own watches the steps.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import pathlib
+import statistics
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from como_jax import errors
+from como_jax.train import atomic
+
+FACTOR = 3.0  # times the median step
+_WARMUP = 20  # steps before it watches: the first ones compile and fill buffers
+_HISTORY = 200  # steps of the median
+_STEP = "step"  # the phase in which a process waits for its devices
+
+
+class Watchdog:
+  """Watches the steps of one process; its limit is 3 x the median step + a patience.
+
+  Time within `paused` (compiling, saving, evaluating) does not count, here or in any other process
+  of the run: each process says every few seconds in a file what it is at, and who waits in a
+  collective for one that saves does not stand still. Time in which the whole process slept (a
+  laptop's lid, Ctrl-Z) does not count either.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    *,
+    patience: float,
+    process: int = 0,
+    count: int = 1,
+    interval: float = 2.0,
+    end: Callable[[str], None] | None = None,
+  ):
+    """Starts nothing yet; use it as a context.
+
+    Args:
+      workdir: of the run; all processes see it. The stacks are written to WORKDIR/stall-N.txt,
+        what a process is at to WORKDIR/heartbeats/N.json.
+      patience: seconds above 3 x the median step; 0 = no watchdog.
+      process: index of this process.
+      count: number of processes.
+      interval: seconds from look to look.
+      end: called with the message in the place of ending the process with exit code 75.
+    """
+    self._workdir, self._patience, self._interval = workdir, patience, interval
+    self._process, self._count, self._end = process, count, end or _end
+    self._lock, self._stopped = threading.Lock(), threading.Event()
+    self._steps: deque[float] = deque(maxlen=_HISTORY)  # seconds of each
+    self._step, self._seconds, self._phase, self._pauses = 0, 0.0, _STEP, 0
+    self._thread: threading.Thread | None = None
+
+  def __enter__(self) -> "Watchdog":
+    if self._patience:
+      if self._count > 1:
+        (self._workdir / "heartbeats").mkdir(exist_ok=True)
+      self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+      self._thread.start()
+    return self
+
+  def __exit__(self, *unused: object) -> None:
+    self._stopped.set()
+    if self._thread:
+      self._thread.join()
+
+  def finished(self, step: int) -> None:
+    """Counts a finished step."""
+    with self._lock:
+      self._steps.append(self._seconds)
+      self._step, self._seconds = step, 0.0
+
+  @contextlib.contextmanager
+  def phase(self, name: str) -> Iterator[None]:
+    """Says what the process is at, for the message; its time counts."""
+    before, self._phase = self._phase, name
+    try:
+      yield
+    finally:
+      self._phase = before
+
+  @contextlib.contextmanager
+  def paused(self, name: str) -> Iterator[None]:
+    """Context whose time does not count, however long it takes."""
+    with self.phase(name):
+      self._pauses += 1
+      try:
+        yield
+      finally:
+        self._pauses -= 1
+
+  @property
+  def limit(self) -> float | None:
+    """Seconds after which a step counts as stuck; None in the first steps."""
+    with self._lock:
+      if len(self._steps) < _WARMUP:
+        return None
+      return FACTOR * statistics.median(self._steps) + self._patience
+
+  def look(self, elapsed: float) -> str:
+    """Looks once.
+
+    Args:
+      elapsed: seconds since the last look in which the process was awake.
+
+    Returns:
+      The message if the run stands still, else "".
+    """
+    if not self._pauses:
+      with self._lock:
+        self._seconds += elapsed
+    beats = self._exchange()
+    limit = self.limit
+    if self._pauses or limit is None or self._seconds <= limit:
+      return ""
+    if any(beat["paused"] for beat in beats):
+      with self._lock:
+        self._seconds = 0.0
+      return ""
+    return (
+      f"no step for {self._seconds:.0f} s after step {self._step} (the limit is {limit:.1f} s, "
+      f"{FACTOR:g} x the median step + {self._patience:g} s){_slowest(beats, self._phase)}; the "
+      f"stacks of all threads are in {self._stacks}; start it again with --resume"
+    )
+
+  @property
+  def _stacks(self) -> pathlib.Path:
+    return self._workdir / f"stall-{self._process}.txt"
+
+  def _watch(self) -> None:
+    last = time.monotonic()
+    while not self._stopped.wait(self._interval):
+      now = time.monotonic()
+      # a longer gap: this process slept as a whole
+      message = self.look(min(now - last, 2 * self._interval))
+      last = now
+      if message:
+        with contextlib.suppress(OSError), self._stacks.open("w") as file:
+          faulthandler.dump_traceback(file=file)
+        faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
+        self._end(message)
+        return
+
+  def _exchange(self) -> list[dict]:
+    """Writes what this process is at; returns what all are at (one process: nothing)."""
+    if self._count == 1:
+      return []
+    folder = self._workdir / "heartbeats"
+    mine = folder / f"{self._process}.json"
+    beat = {"step": self._step, "phase": self._phase, "paused": bool(self._pauses)}
+    beats = []
+    with contextlib.suppress(OSError):  # storage that fails for a moment is no stall
+      atomic.write(mine, json.dumps(beat))
+      now = mine.stat().st_mtime  # of the storage's clock
+      for i in range(self._count):
+        with contextlib.suppress(OSError, ValueError):
+          path = folder / f"{i}.json"
+          age = now - path.stat().st_mtime
+          beats.append({**json.loads(path.read_text()), "process": i, "age": age})
+          # a process that is gone, or stopped as a whole, does not save
+          beats[-1]["paused"] &= age < max(30.0, 10 * self._interval)
+    return beats
+
+
+def _slowest(beats: list[dict], phase: str) -> str:
+  """Names the process that the others wait for, as far as it can be told."""
+  if not beats:
+    return f": it is at {phase}"
+  late = min(beat["step"] for beat in beats)
+  behind = [beat for beat in beats if beat["step"] == late]
+  # those that wait in a collective have ended their own part of the step
+  suspects = [beat for beat in behind if beat["phase"] != _STEP] or behind
+  if len(suspects) == len(beats):
+    return ": all processes are at " + ", ".join(sorted({beat["phase"] for beat in beats}))
+  worst = max(suspects, key=lambda beat: beat["age"])
+  return (
+    f": the slowest is process {worst['process']} of {len(beats)}, at {worst['phase']} after step "
+    f"{worst['step']}, last heard of {worst['age']:.0f} s ago"
+  )
+
+
+def _end(message: str) -> None:
+  """Ends the process: its main thread cannot be woken."""
+  print(f"error: {message}", file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(errors.TransientError.code)
+
+
+OFF = Watchdog(pathlib.Path(), patience=0.0)  # watches nothing

@@ -1,0 +1,119 @@
+"""A run that stands still is noticed, one that saves is not, and the slowest process is named."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from como_jax.train import watchdog as watchdog_lib
+from tests import limits
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def watch(folder, *, steps=30, seconds=0.5, **settings):
+  """A watchdog that has seen so many steps of so many seconds, without its thread."""
+  dog = watchdog_lib.Watchdog(folder, patience=10.0, **settings)
+  for step in range(1, steps + 1):
+    dog.look(seconds)
+    dog.finished(step)
+  return dog
+
+
+def test_the_limit_is_three_medians_and_the_patience(tmp_path):
+  dog = watch(tmp_path)
+  assert dog.limit == pytest.approx(11.5)
+  dog.look(500.0)
+  dog.finished(31)  # one slow step does not move the median
+  assert dog.limit == pytest.approx(11.5)
+  assert dog.look(11.4) == ""
+  message = dog.look(0.2)
+  assert "no step for 12 s after step 31 (the limit is 11.5 s" in message and "stall-0" in message
+
+
+def test_the_first_steps_compile(tmp_path):
+  assert watch(tmp_path, steps=19).look(1000.0) == ""
+  assert watch(tmp_path, steps=20).look(1000.0)
+
+
+def test_what_is_paused_takes_as_long_as_it_takes(tmp_path):
+  dog = watch(tmp_path)
+  dog.look(11.0)
+  with dog.paused("save"), dog.paused("inner"):
+    assert dog.look(600.0) == ""
+  assert dog.look(0.4) == "" and "at next_batch" not in dog.look(0.2)
+  with dog.phase("next_batch"):
+    assert ": it is at next_batch" in dog.look(0.0)
+
+
+def several(folder, *others):
+  (folder / "heartbeats").mkdir()
+  dog = watch(folder, process=1, count=1 + len(others))
+  for i, beat in enumerate(others):
+    path = folder / "heartbeats" / f"{i if i < 1 else i + 1}.json"
+    path.write_text(json.dumps({"step": 30, "phase": "step", "paused": False, **beat}))
+  return dog
+
+
+@pytest.mark.parametrize(
+  "others, expected",
+  [
+    ([{"step": 29, "phase": "next_batch"}, {}], "process 0 of 3, at next_batch after step 29"),
+    ([{}, {"phase": "next_batch"}], "process 2 of 3, at next_batch after step 30"),
+    ([{"step": 29}, {}], "process 0 of 3, at step after step 29"),
+    ([{}, {}], "all processes are at step"),
+  ],
+)
+def test_the_slowest_process_is_named(tmp_path, others, expected):
+  assert expected in several(tmp_path, *others).look(20.0)
+
+
+def test_who_waits_for_a_process_that_saves_does_not_stand_still(tmp_path):
+  dog = several(tmp_path, {"phase": "save", "paused": True}, {})
+  assert dog.look(20.0) == "" and dog.look(20.0) == ""
+  other = tmp_path / "heartbeats" / "0.json"
+  old = other.stat().st_mtime - 60
+  os.utime(other, (old, old))  # it saved a minute ago and says nothing since
+  assert "process 0" not in dog.look(1.0)
+  assert "no step" in dog.look(20.0)
+
+
+def test_a_thread_of_its_own_ends_the_process_with_75_and_leaves_the_stacks(tmp_path):
+  code = """
+import pathlib, sys, threading
+from como_jax.train import watchdog
+def hang_in_a_collective():
+  with dog.phase("next_batch"):
+    threading.Event().wait()
+with watchdog.Watchdog(pathlib.Path(sys.argv[1]), patience=0.2, interval=0.02) as dog:
+  for step in range(1, 30):
+    dog.finished(step)
+  hang_in_a_collective()
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code, str(tmp_path)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=limits.SAFETY_NET,
+  )
+  assert done.returncode == 75, done.stderr
+  assert "after step 29" in done.stderr and "it is at next_batch" in done.stderr
+  assert "hang_in_a_collective" in (tmp_path / "stall-0.txt").read_text()
+
+
+def test_without_patience_nothing_is_watched(tmp_path):
+  before = threading.active_count()
+  with watchdog_lib.Watchdog(tmp_path, patience=0.0, count=2):
+    assert threading.active_count() == before
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_thread_ends_with_the_context(tmp_path):
+  with watchdog_lib.Watchdog(tmp_path, patience=1.0) as dog:
+    assert dog._thread.is_alive()
+  assert not dog._thread.is_alive()
