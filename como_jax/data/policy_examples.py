@@ -46,7 +46,7 @@ class ExampleLoader:
 
   def __init__(self, layout: Layout, sets: Sequence[SplitSet]):
     self.layout, self.sets = layout, list(sets)
-    self._rows = layout.rows()
+    self._rows = layout.row_builder()
     self._texts, self._text_of = _texts(self.sets, layout.language)
 
   def sample(

@@ -76,7 +76,7 @@ class Layout:
         )
     return self
 
-  def rows(self) -> policy_row.RowBuilder:
+  def row_builder(self) -> policy_row.RowBuilder:
     """What builds the inputs of every example."""
     transforms = {
       name: self.normalization.robots[name]["state"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from como_jax import errors
-from como_jax.data import normalization, value_transforms
+from como_jax.data import normalization, policy_row, value_transforms
 
 FILE = "policy.json"
 VERSION = 3
@@ -107,6 +107,20 @@ class PolicySpec:
     """The transforms of all robots and of the latent motion."""
     robots = {name: robot.transforms for name, robot in self.robots.items()}
     return normalization.Normalization(robots, self.latent and self.latent.transforms)
+
+  def row_builder(self) -> policy_row.RowBuilder:
+    """What makes rows of the model's inputs from observations."""
+    sizes = self.model["robots"]
+    return policy_row.RowBuilder(
+      robots=tuple(sorted(sizes)),  # as config sections are
+      history=int(self.model["history"]),
+      num_cameras=len(next(iter(self.robots.values())).cameras),
+      image_size=int(self.model["image_size"]),
+      state_size=max(int(size["state"]) for size in sizes.values()),
+      state_transforms={
+        name: robot.transforms.get("state", ()) for name, robot in self.robots.items()
+      },
+    )
 
   def to_json(self) -> dict[str, Any]:
     """Plain JSON values."""

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from como_jax import errors, language, models, trees, weights
-from como_jax.data import policy_row, policy_spec, policy_upgrade, value_transforms, video
+from como_jax.data import policy_spec, policy_upgrade, value_transforms, video
 from como_jax.observations import IMAGE, STATE, TASK, Observation
 from como_jax.serve import observed
 from como_jax.settings import renames
@@ -73,19 +73,12 @@ class Policy:
     self.state_dim, self.action_dim = self._facts.state, self._facts.action
     self.action_names, self.step_seconds = self._facts.action_names, self._facts.step_seconds
     self.action_horizon, self.image_size = self._model.action_horizon, self._model.image_size
-    self.history = int(spec.model["history"])
     self.cameras = tuple(name for name in self._facts.cameras if name)
     self._geometry = video.Geometry(self.image_size, spec.resize)
     # clients may send any number of instructions
     self._encode = language.build(spec.language, cache=False)
-    self._rows = policy_row.RowBuilder(
-      self._model.robots,
-      self.history,
-      len(self._facts.cameras),
-      self.image_size,
-      max(int(sizes["state"]) for sizes in spec.model["robots"].values()),
-      {key: robot_spec.transforms.get("state", ()) for key, robot_spec in spec.robots.items()},
-    )
+    self._rows = spec.row_builder()
+    self.history = self._rows.history
     self._name, self._batch_size, self._sampling_steps = name, batch_size, num_sampling_steps
     self._guidance_scale = float(spec.guidance_scale if guidance_scale is None else guidance_scale)
     self._jitted_sample = jax.jit(self._sample)

@@ -1,5 +1,6 @@
 """policy.json: back and forth, refusals, and what it says of a robot."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -107,3 +108,15 @@ def test_a_record_with_older_keys_gets_todays(tmp_path):
   (tmp_path / policy_spec.FILE).write_text(json.dumps(values))
   spec = policy_spec.read(tmp_path, upgrade=renames.upgrade)
   assert spec.language == {"kind": "hash", "num_tokens": 4}
+
+
+def test_its_rows_are_those_of_the_model():
+  spec = policy_upgrade.from_config(config(cameras=["a", "b"]))
+  robots = {"leg": {"action": 2, "state": 1}, "arm": {"action": 3, "state": 2}}
+  model = {**spec.model, "history": 4, "image_size": 16, "robots": robots}
+  rows = dataclasses.replace(spec, model=model).row_builder()
+  assert rows.robots == ("arm", "leg"), "sorted, as the model numbers them"
+  assert (rows.history, rows.image_size, rows.num_cameras, rows.state_size) == (4, 16, 2, 2)
+  assert rows.state_transforms == {
+    name: robot.transforms.get("state", ()) for name, robot in spec.robots.items()
+  }

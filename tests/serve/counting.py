@@ -63,7 +63,13 @@ def stored(robots=("hand", "arm"), *, history=2, settings=None, **facts):
     for name, sizes in chosen.items()
   }
   return {
-    "model": {"kind": "policy", "robots": chosen, "history": history, "dtype": "bfloat16"},
+    "model": {
+      "kind": "policy",
+      "robots": chosen,
+      "history": history,
+      "image_size": Model.image_size,
+      "dtype": "bfloat16",
+    },
     "normalization": flat.stored_normalization("standard", found),
     "policy": {"cameras": ["front", ""], **(settings or {})},
     "robots": {name: {"action_names": [], "step_seconds": 0.5, **facts} for name in robots},
