@@ -31,7 +31,7 @@ import numpy as np
 import over_runs
 
 from como_jax import sim
-from como_jax.data import index, reader, sequences, shards
+from como_jax.data import index, label_file, reader, sequences, shards
 from como_jax.data import labels as labels_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -237,7 +237,7 @@ def _true_motion(options: argparse.Namespace, folder: pathlib.Path) -> None:
       clips[segments.clip_location(row)] = (int(table.start[row]), {options.camera: motion})
   folder.mkdir(parents=True, exist_ok=True)
   sidecars = [
-    labels_lib.write_shard(
+    label_file.write_shard(
       str(folder),
       shard,
       [clips[location] for location in sorted(clips) if location[0] == shard],
@@ -246,7 +246,7 @@ def _true_motion(options: argparse.Namespace, folder: pathlib.Path) -> None:
     for shard in sorted({location[0] for location in clips})
   ]
   size = manifest["state"]["size"]
-  labels_lib.write_manifest(
+  label_file.write_manifest(
     str(folder),
     sidecars,
     data_shards=data,

@@ -319,7 +319,7 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
   acting = serving.Policy.load(str(folder / "policy"), batch_size=64)
   ready = policy_setup.setup(config, policy_start.load(str(folder / "policy")))
   transforms = ready.spec.robots[acting.robot].transforms["action"]
-  walk = ready.mixture.evaluation_examples(ready.layout, Batching(64), max_examples=512)
+  walk = ready.data.mixture.evaluation_examples(ready.layout, Batching(64), max_examples=512)
   predicted, true = [], []
   with walk.batches() as batches:
     for step in range(walk.num_batches):

@@ -5,8 +5,8 @@ Exit codes:
   1    a full disk, too little memory (one line), or a fault of the program (traceback)
   2    bad input: one line on stderr, nothing written
   3    a loss that is not finite: a restart would end in the same way
-  75   temporary (processes that did not connect or were lost, a network that did not answer): the
-       command, or --resume, may work later
+  75   temporary (processes that did not connect or were lost, a network that did not answer, a step
+       that did not end): the command, or --resume, may work later
   130  Ctrl-C before there was anything to save: one line says which command to run again
   134  the cause of 75, where JAX aborts the process itself
   143  SIGTERM or Ctrl-C during training: saved, run again with --resume

@@ -96,9 +96,15 @@ class History:
     failed = program_failed(code)
     repeated = failed and self._program_failed and step == self.last_step
     self._program_failed, self.last_step = failed, step
-    if step is not None and (self.best is None or step > self.best):
-      self.best, self.idle, self.fruitless = step, 0, 0
+    if self.reached(step):
       return repeated
     self.fruitless += 1
     self.idle += not is_transient(code, several=self._several)
     return repeated
+
+  def reached(self, step: int | None) -> bool:
+    """Whether the run is further than ever; what came before then counts no more."""
+    if step is None or (self.best is not None and step <= self.best):
+      return False
+    self.best, self.idle, self.fruitless = step, 0, 0
+    return True

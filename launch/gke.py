@@ -10,9 +10,9 @@ made by xpk. --dry-run prints the YAML and the commands, and runs none. The imag
 launch/Dockerfile. The run's directory is on a volume that all hosts share: --claim (ReadWriteMany,
 for example Filestore) or --bucket (Cloud Storage FUSE). Every pod runs como_jax.main under
 launch/supervise.py, which adds --resume where the directory contains a run. When a pod fails, is
-preempted or comes late, the JobSet restarts all pods, without limit. Exit codes 2 (bad input) and 3
-(a deterministic failure, or too many unknown ones without a new step) end it at once. --restarts
-bounds the restarts for any other reason. This needs a JobSet controller with rules of failure
+preempted or comes late, the JobSet restarts all pods, without limit; at most --restarts times where
+there is no volume. Exit codes 2 (bad input) and 3 (a deterministic failure, or too many unknown
+ones without a new step) end it at once. This needs a JobSet controller with rules of failure
 policies, and Kubernetes 1.31 or newer.
 """
 
@@ -200,11 +200,17 @@ def jobset(args, kind: tpu_types.Slice, command: list[str]) -> dict:
         "rules": [
           {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]},
           # A preemption, or a pod that came late. The supervisor bounds the restarts after unknown
-          # failures (it ends with 3), because its ledger outlives the pods.
-          {
-            "action": "RestartJobSetAndIgnoreMaxRestarts",
-            "onJobFailureReasons": ["BackoffLimitExceeded"],
-          },
+          # failures (it ends with 3), by its ledger: on the volume, where it outlives the pods.
+          *(
+            [
+              {
+                "action": "RestartJobSetAndIgnoreMaxRestarts",
+                "onJobFailureReasons": ["BackoffLimitExceeded"],
+              }
+            ]
+            if args.at
+            else []
+          ),
         ],
       },
       "replicatedJobs": [{"name": "slice", "replicas": kind.slices, "template": {"spec": job}}],

@@ -21,8 +21,13 @@ def beside(workdir: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def default_path(workdir: pathlib.Path, *, several: bool) -> pathlib.Path:
-  """Path of the ledger; with the host's name if there are several processes."""
-  host = f"-{socket.gethostname()}" if several else ""
+  """Path of the ledger; with a name of the process if there are several.
+
+  On Kubernetes that is its number, because a pod may come back on another node, whose name it has.
+  """
+  pod = os.environ.get("JOB_COMPLETION_INDEX")
+  name = socket.gethostname() if pod is None else f"{os.environ.get('MEGASCALE_SLICE_ID', 0)}-{pod}"
+  host = f"-{name}" if several else ""
   return beside(workdir, f"supervise{host}.jsonl")
 
 

@@ -28,7 +28,6 @@ import os
 import pathlib
 import random
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -38,6 +37,7 @@ import failures
 import ledger as ledger_lib
 from common import errors
 
+SUPERVISED = "COMO_JAX_SUPERVISED"  # tells the run that somebody starts it again
 TAIL = 1 << 16  # bytes that are read at the end of metrics.jsonl: some hundred lines
 # seconds within which a second signal counts as the same one, because schedulers send a signal to
 # several processes
@@ -117,7 +117,7 @@ class Supervisor:
     if args.go_on:
       for step, code in ledger.ends():
         self.history.add(step, code)
-    self.history.best = run.step()
+    self.history.reached(run.step())  # a supervisor that was killed wrote no end
     self.restarts: list[float] = []  # times of the restarts after an unknown failure
     self.child: common.Child | None = None
     # the signal to stop; its time; whether to stop after the current end
@@ -165,12 +165,15 @@ class Supervisor:
   def _run_once(self, command: list[str]) -> int:
     """Runs the command once; returns its exit code, 128 + n for death by signal n."""
     if self.args.codes:
-      shutil.rmtree(self.args.codes, ignore_errors=True)
-      pathlib.Path(self.args.codes).mkdir(parents=True)
+      pathlib.Path(self.args.codes).mkdir(parents=True, exist_ok=True)
+      for path in pathlib.Path(self.args.codes).iterdir():
+        path.unlink(missing_ok=True)
     try:
       # The command inherits the ledger's lock. While it runs, no other supervisor can start a
       # command in the same directory.
-      self.child = common.Child(command, pass_fds=(self.ledger.file.fileno(),))
+      self.child = common.Child(
+        command, pass_fds=(self.ledger.file.fileno(),), env={**os.environ, SUPERVISED: "1"}
+      )
     except OSError as error:
       print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
       return failures.BAD_INPUT

@@ -9,9 +9,11 @@ It does what tpu_vm.py create, setup and run do, looks at the slices every half 
 when the run is done or given up (exit codes 2 and 3 of its supervisors). When the slices are
 preempted, when one of several is (half of them cannot train), or when the request has waited for
 --longest-wait, it deletes what is left, asks again, and the run goes on from its last checkpoint on
-the shared directory. A request that is refused (quota, no capacity) is repeated with growing
-pauses. Run it where it stays up, such as a small VM; Ctrl-C ends it alone, not the run.
-It deletes the queued resource of this name, and nothing else. --dry-run prints the first commands.
+the shared directory, below which --workdir must be. A request that is refused (quota, no capacity)
+is repeated with growing pauses. A run that is at work already is adopted. Run it where it stays up,
+such as a small VM. Ctrl-C ends it alone, not the run; to stop the run, do that first and then call
+tpu_vm.py stop. It deletes the queued resource of this name and nothing else, and not at the end:
+the slices are rented until tpu_vm.py delete. --dry-run prints the first commands.
 """
 
 import argparse
@@ -53,23 +55,22 @@ class Keeper:
         return code
       pause = self._args.every
       if self._refused:
-        pause = min(MAX_PAUSE, pause * 2**self._refused)
+        pause = min(MAX_PAUSE, pause * 2 ** min(20, self._refused))
       time.sleep(pause)
 
   def look(self) -> int | None:
     """Looks once and does what is to be done; returns the run's exit code once it has ended."""
     query = self._slices.queued("describe", "--format=value(state.state)")
     state = self._slices.runner.read(query)
+    self._refused = 0 if state else self._refused
     if state in GONE:
       self._delete(f"is {state}")
     elif state == "ACTIVE":
       lost = self._lost_nodes()
       if lost:
         self._delete(f"has lost {', '.join(lost)}")
-      elif not self._started:
-        self._start()
       else:
-        return self._ended()
+        return self._go_on()
     elif state:  # ACCEPTED, PROVISIONING, WAITING_FOR_RESOURCES, ...
       waited = time.monotonic() - self._asked
       if waited > self._args.longest_wait * 60:
@@ -81,10 +82,9 @@ class Keeper:
     return None
 
   def _create(self) -> None:
-    self._started, self._asked = False, time.monotonic()
     try:
       tpu_vm.create(self._slices, self._args)
-      self._refused = 0
+      self._started, self._refused, self._asked = False, 0, time.monotonic()
     except errors.UserError as error:
       self._refused += 1
       self._say(f"request {self._refused} is refused (quota or capacity?): {error}")
@@ -119,8 +119,8 @@ class Keeper:
     except errors.UserError as error:  # a host that takes no connection yet, or is just preempted
       self._say(f"could not be started, to be tried again: {error}")
 
-  def _ended(self) -> int | None:
-    """Exit code of the run, or None while it is at work or to be started again."""
+  def _go_on(self) -> int | None:
+    """Starts the run where it is not at work; returns its exit code once it has ended."""
     text = "\n".join(
       self._slices.runner.read(
         [
@@ -136,18 +136,20 @@ class Keeper:
       for node in self._slices.nodes
     )
     codes = [int(code) for code in re.findall(r": ended with (\d+)", text)]
-    if ": nothing runs" in text:  # on a host that was restarted; its supervisor is gone
+    running, idle = ": running" in text, ": nothing runs" in text
+    if not self._started and not running:  # new slices, or an earlier run of theirs
+      self._start()
+    elif idle:  # on a host that was restarted; its supervisor is gone
       self._say("a host was restarted: the run is started again there")
       self._start()
-      return None
-    if ": running" in text or not codes:
-      return None  # at work, or no answer
-    code = failures.cause(codes)
-    if failures.is_transient(code, several=True):
+    elif running:
+      self._started = True
+    elif codes and failures.is_transient(failures.cause(codes), several=True):
       self._say("the hosts were stopped: the run is started again")
-      self._started = False
-      return None
-    return code
+      self._start()
+    elif codes:
+      return failures.cause(codes)
+    return None
 
   def _say(self, text: str) -> None:
     print(f"{self._slices.name}: {text}", flush=True)
@@ -157,7 +159,13 @@ def main(argv: Sequence[str]) -> int:
   """Keeps the run going until it has ended."""
   args = _arguments(argv)
   keeper = Keeper(args)
-  common.program(args.program, hosts=2, expect="tpu")  # refused before anything is asked for
+  # what is wrong is refused before anything is asked for
+  workdir = common.value(common.program(args.program, hosts=2, expect="tpu"), "workdir")
+  tpu_vm.check_mount(args)
+  if not args.at or not workdir.startswith(args.at.rstrip("/") + "/"):
+    raise errors.UserError(
+      f"--workdir={workdir} is not below --at={args.at}: it would be deleted with the slices"
+    )
   if args.dry_run:
     keeper._create()
     keeper._start()

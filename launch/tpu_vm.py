@@ -85,13 +85,18 @@ def create(slices: tpu_slices.Slices, args) -> int:
   return 0
 
 
+def check_mount(args) -> None:
+  """Refuses a mount of nothing, and a share without a mount."""
+  if bool(args.at) != bool(args.nfs or args.bucket) or (args.nfs and args.bucket):
+    raise errors.UserError("--at=DIRECTORY goes with one of --nfs=HOST:/SHARE and --bucket=NAME")
+
+
 def setup(slices: tpu_slices.Slices, args) -> int:
   """Copies the checkout to every host, installs the requirements and mounts the shared directory.
 
   It can be repeated safely.
   """
-  if bool(args.at) != bool(args.nfs or args.bucket) or (args.nfs and args.bucket):
-    raise errors.UserError("--at=DIRECTORY goes with one of --nfs=HOST:/SHARE and --bucket=NAME")
+  check_mount(args)
   with tempfile.TemporaryDirectory() as folder:
     packed = pathlib.Path("" if args.dry_run else folder) / "como_jax.tar.gz"
     tpu_slices.pack(slices.runner, packed)

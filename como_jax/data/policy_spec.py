@@ -112,7 +112,7 @@ class PolicySpec:
     """What makes rows of the model's inputs from observations."""
     sizes = self.model["robots"]
     return policy_row.RowBuilder(
-      robots=tuple(sorted(sizes)),  # as config sections are
+      robots=tuple(sizes),
       history=int(self.model["history"]),
       num_cameras=len(next(iter(self.robots.values())).cameras),
       image_size=int(self.model["image_size"]),

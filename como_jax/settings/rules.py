@@ -175,7 +175,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   (
     (
       "train.optimizer.learning_rate train.optimizer.weight_decay train.optimizer.clip_norm "
-      "train.optimizer.eps train.stall_seconds"
+      "train.optimizer.eps"
     ),
     number(0),
   ),
@@ -183,6 +183,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   ("train.optimizer.floor train.optimizer.warmup_start", SHARE),
   ("train.optimizer.warmup_steps train.evaluate_every train.checkpoint_every", whole(0)),
   ("train.mesh.* mesh.*", whole(1, also=-1)),
+  ("train.stall_seconds", number(0, also=-1)),
   ("train.profile_steps", Rule(int, minimum=1, several=True, count=2)),
   ("train.frozen", Rule(str, several=True, pattern=True)),
   ("train.optimizer.name train.optimizer.schedule train.wandb", TEXT),

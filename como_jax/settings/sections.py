@@ -186,8 +186,8 @@ def train(**changes: Any) -> ConfigDict:
       # first and last step of a profile for TensorBoard, e.g. (10, 14); () = none
       profile_steps=(),
       # a step that takes 3 x the median and so many seconds more ends the run with exit code 75,
-      # to be started again; 0 = never
-      stall_seconds=8.0,
+      # to be started again; 0 = never, -1 = 8 of several processes or under launch/supervise.py
+      stall_seconds=-1.0,
       wandb="",  # project name
       # --resume goes on although the data are not those that the run began with
       accept_changed_data=False,

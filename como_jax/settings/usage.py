@@ -31,7 +31,8 @@ FLAGS = (
 CODES = (
   "Exit codes: 0 done, 2 bad input (one line, nothing written), 130 Ctrl-C before there was "
   "something to save, 143 stopped by SIGTERM or Ctrl-C after saving, 75 other processes did not "
-  "come or were lost, 3 a loss that is not finite, 1 anything else."
+  "come or were lost, the network failed or a step did not end, 3 a loss that is not finite, 1 "
+  "anything else."
 )
 
 

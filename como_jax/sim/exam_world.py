@@ -114,8 +114,8 @@ class World:
       view: index of the view in the design.
 
     Returns:
-      (pictures, each uint8 [H, W, 3]; properties of the view as numbers: those of `dress`, and
-      "camera" [3], its position from the center, meters).
+      (pictures, each uint8 [H, W, 3]; properties of the view as numbers: those of
+      `set_appearance`, and "camera" [3], its position from the center, meters).
     """
     labels = {name: int(values[view]) for name, values in design.views.items()}
     appearance = self.set_appearance(labels["scene"], labels["objects"], labels["palette"])

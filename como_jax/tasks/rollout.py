@@ -47,8 +47,3 @@ def run(command: config_lib.CommandLine, *, policy: planner.Policy | None = None
   print(rollout_table.text(result, info))
   print(f"results: {workdir / RESULTS}")
   return 1 if result["errors"] else 0
-
-
-def check(config: config_lib.ConfigDict) -> None:
-  """Raises `errors.UserError` for what the config alone shows to be wrong."""
-  rollout_options.rollout_options(config)

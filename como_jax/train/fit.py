@@ -270,7 +270,7 @@ def _train(
     profile=profiled,
     watchdog=watchdog.Watchdog(
       command.workdir,
-      patience=section.stall_seconds,
+      patience=watchdog.patience(section.stall_seconds, count=jax.process_count()),
       process=jax.process_index(),
       count=jax.process_count(),
     ),

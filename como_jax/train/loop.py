@@ -102,7 +102,7 @@ class TrainLoop:
         # seconds it waited for data
         distributed.AsyncAllGather(self.train_step.mesh, count=2),
         signals,
-        self.checkpointer.restart_point,
+        self._restart_point,
       )
       while True:
         at_end = done >= self.schedule.steps or bool(reader.stop)
@@ -115,14 +115,14 @@ class TrainLoop:
         if at_end:
           break
         if self.profile and done + 1 == self.profile.first:
-          with self._paused(reader):
+          with self._paused(reader, "profile"):
             self.profile.start()
         state, metrics, waited = self._advance(state, batches, done, idle=reader.idle)
         done += 1
         reader.add(done, metrics, waited)
         self.watchdog.finished(done - 1)
         if self.profile and done == self.profile.last:
-          with self._paused(reader):
+          with self._paused(reader, "profile"):
             self.profile.stop()
         if self.on_step:
           self.on_step(done)
@@ -155,6 +155,11 @@ class TrainLoop:
       state, metrics = self.train_step(state, placed)
     return state, metrics, waited
 
+  def _restart_point(self, step: int) -> int | None:
+    # it waits for a save and reads whole checkpoints
+    with self.watchdog.paused("restart point"):
+      return self.checkpointer.restart_point(step)
+
   def _save(self, reader: MetricsReader, done: int, state: TrainState) -> None:
     reader.flush()  # raises where a metric was not finite
     with self.watchdog.paused("save"), reader.saving(), jax.profiler.TraceAnnotation("save"):
@@ -170,7 +175,7 @@ class TrainLoop:
   def _evaluate(self, reader: MetricsReader, done: int, state: TrainState) -> bool:
     """Evaluates and logs; False when it failed, which is reported."""
     assert self.evaluate is not None  # or none would be due
-    with self._paused(reader), jax.profiler.TraceAnnotation("evaluate"):
+    with self._paused(reader, "evaluate"), jax.profiler.TraceAnnotation("evaluate"):
       scores = _scores(self.evaluate, state, step=done, log=self.log)
     if not scores:
       return False
@@ -180,11 +185,11 @@ class TrainLoop:
     return True
 
   @contextlib.contextmanager
-  def _paused(self, reader: MetricsReader) -> Iterator[None]:
+  def _paused(self, reader: MetricsReader, name: str) -> Iterator[None]:
     """The devices have done all steps; the time in this context is not that of training."""
     reader.flush()
     reader.data_wait.paused()
-    with self.watchdog.paused("evaluate"), reader.meter.paused():
+    with self.watchdog.paused(name), reader.meter.paused():
       yield
 
   def _report_end(self, reader: MetricsReader, done: int) -> None:

@@ -19,7 +19,6 @@ from clu import parameter_overview
 import como_jax
 from como_jax import config as config_lib
 from como_jax import errors, weights
-from como_jax.data import policy_spec
 from como_jax.train import atomic, config_changes, data_identity, lock
 
 CONFIG = "config.json"
@@ -27,7 +26,7 @@ VERSIONS = "versions.json"
 PARAMETERS = "parameters.txt"
 
 # What `open_run` is given to write beside the config, in whatever task.
-BESIDE = (policy_spec.FILE, data_identity.FILE)
+BESIDE = ("policy.json", data_identity.FILE)
 
 
 def check(workdir: pathlib.Path, config, *, resume: bool, overwrite: bool) -> None:

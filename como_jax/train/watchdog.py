@@ -1,7 +1,8 @@
 """Notices a run that stands still and ends it as a transient failure.
 
 A collective whose peer hangs, or a read from storage that does not answer, blocks the main thread
-for ever: no signal of another process, no exception. A thread of its own watches the steps.
+for ever: no signal of another process, no exception. A thread of its own watches the steps. It
+touches no storage, which may be what hangs; a second one exchanges what the processes are at.
 """
 
 import contextlib
@@ -17,12 +18,27 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from como_jax import errors
-from como_jax.train import atomic
 
 FACTOR = 3.0  # times the median step
+SECONDS = 8.0  # more than that, where the config leaves it open
+SUPERVISED = "COMO_JAX_SUPERVISED"  # set by launch/supervise.py, which starts an ended run again
 _WARMUP = 20  # steps before it watches: the first ones compile and fill buffers
 _HISTORY = 200  # steps of the median
+_SILENCE = 30.0  # seconds after which a process that says nothing is not believed to be paused
 _STEP = "step"  # the phase in which a process waits for its devices
+
+
+def patience(seconds: float, *, count: int) -> float:
+  """Seconds above 3 x the median step; 0 = no watchdog.
+
+  Args:
+    seconds: config.train.stall_seconds; -1: `SECONDS` where somebody starts the run again (it has
+      several processes, or a supervisor), else 0.
+    count: number of processes.
+  """
+  if seconds >= 0:
+    return seconds
+  return SECONDS if count > 1 or os.environ.get(SUPERVISED) else 0.0
 
 
 class Watchdog:
@@ -60,20 +76,21 @@ class Watchdog:
     self._lock, self._stopped = threading.Lock(), threading.Event()
     self._steps: deque[float] = deque(maxlen=_HISTORY)  # seconds of each
     self._step, self._seconds, self._phase, self._pauses = 0, 0.0, _STEP, 0
+    self._beats: list[dict] = []  # what all processes were at when it was last read
     self._thread: threading.Thread | None = None
 
   def __enter__(self) -> "Watchdog":
     if self._patience:
-      if self._count > 1:
-        (self._workdir / "heartbeats").mkdir(exist_ok=True)
       self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
       self._thread.start()
+      if self._count > 1:
+        threading.Thread(target=self._keep_exchanging, name="heartbeat", daemon=True).start()
     return self
 
   def __exit__(self, *unused: object) -> None:
     self._stopped.set()
     if self._thread:
-      self._thread.join()
+      self._thread.join()  # it waits for nothing but its clock
 
   def finished(self, step: int) -> None:
     """Counts a finished step."""
@@ -109,7 +126,7 @@ class Watchdog:
       return FACTOR * statistics.median(self._steps) + self._patience
 
   def look(self, elapsed: float) -> str:
-    """Looks once.
+    """Looks once, at nothing but the clock and what the other processes were last heard to be at.
 
     Args:
       elapsed: seconds since the last look in which the process was awake.
@@ -117,26 +134,56 @@ class Watchdog:
     Returns:
       The message if the run stands still, else "".
     """
-    if not self._pauses:
-      with self._lock:
-        self._seconds += elapsed
-    beats = self._exchange()
     limit = self.limit
-    if self._pauses or limit is None or self._seconds <= limit:
-      return ""
-    if any(beat["paused"] for beat in beats):
-      with self._lock:
+    with self._lock:
+      if any(beat["paused"] for beat in self._beats):
         self._seconds = 0.0
+      elif not self._pauses:
+        self._seconds += elapsed
+      seconds = self._seconds
+    if self._pauses or limit is None or seconds <= limit:
       return ""
     return (
-      f"no step for {self._seconds:.0f} s after step {self._step} (the limit is {limit:.1f} s, "
-      f"{FACTOR:g} x the median step + {self._patience:g} s){_slowest(beats, self._phase)}; the "
-      f"stacks of all threads are in {self._stacks}; start it again with --resume"
+      f"no step for {seconds:.0f} s after step {self._step} (the limit is {limit:.1f} s, "
+      f"{FACTOR:g} x the median step + {self._patience:g} s){_slowest(self._beats, self._phase)}; "
+      f"the stacks of all threads are above and in {self._stacks}; start it again with --resume"
     )
+
+  def exchange(self) -> None:
+    """Writes what this process is at; reads the others once a step takes suspiciously long."""
+    folder = self._workdir / "heartbeats"
+    beat = {"step": self._step, "phase": self._phase, "paused": bool(self._pauses)}
+    mine, beats = folder / f"{self._process}.json", []
+    with contextlib.suppress(OSError):  # storage that fails for a moment is no stall
+      folder.mkdir(exist_ok=True)
+      new = folder / f".{self._process}.new"
+      new.write_text(json.dumps(beat))
+      new.replace(mine)
+      limit = self.limit
+      if limit is not None and self._seconds > limit / 2:
+        beats = self._read(folder, now=mine.stat().st_mtime)  # of the storage's clock
+    with self._lock:
+      self._beats = beats
+
+  def _read(self, folder: pathlib.Path, *, now: float) -> list[dict]:
+    beats = []
+    for i in range(self._count):
+      with contextlib.suppress(OSError, ValueError, KeyError):
+        path = folder / f"{i}.json"
+        age = now - path.stat().st_mtime
+        beat = json.loads(path.read_text())
+        paused = beat["paused"] and age < max(_SILENCE, 10 * self._interval)
+        beats.append({**beat, "process": i, "age": age, "paused": paused})
+    return beats
 
   @property
   def _stacks(self) -> pathlib.Path:
     return self._workdir / f"stall-{self._process}.txt"
+
+  def _keep_exchanging(self) -> None:
+    while not self._stopped.is_set():
+      self.exchange()
+      self._stopped.wait(self._interval)
 
   def _watch(self) -> None:
     last = time.monotonic()
@@ -146,31 +193,16 @@ class Watchdog:
       message = self.look(min(now - last, 2 * self._interval))
       last = now
       if message:
-        with contextlib.suppress(OSError), self._stacks.open("w") as file:
-          faulthandler.dump_traceback(file=file)
         faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
+        writer = threading.Thread(target=self._write_stacks, daemon=True)
+        writer.start()
+        writer.join(timeout=5.0)  # the storage may be what hangs
         self._end(message)
         return
 
-  def _exchange(self) -> list[dict]:
-    """Writes what this process is at; returns what all are at (one process: nothing)."""
-    if self._count == 1:
-      return []
-    folder = self._workdir / "heartbeats"
-    mine = folder / f"{self._process}.json"
-    beat = {"step": self._step, "phase": self._phase, "paused": bool(self._pauses)}
-    beats = []
-    with contextlib.suppress(OSError):  # storage that fails for a moment is no stall
-      atomic.write(mine, json.dumps(beat))
-      now = mine.stat().st_mtime  # of the storage's clock
-      for i in range(self._count):
-        with contextlib.suppress(OSError, ValueError):
-          path = folder / f"{i}.json"
-          age = now - path.stat().st_mtime
-          beats.append({**json.loads(path.read_text()), "process": i, "age": age})
-          # a process that is gone, or stopped as a whole, does not save
-          beats[-1]["paused"] &= age < max(30.0, 10 * self._interval)
-    return beats
+  def _write_stacks(self) -> None:
+    with contextlib.suppress(OSError), self._stacks.open("w") as file:
+      faulthandler.dump_traceback(file=file)
 
 
 def _slowest(beats: list[dict], phase: str) -> str:
@@ -181,9 +213,9 @@ def _slowest(beats: list[dict], phase: str) -> str:
   behind = [beat for beat in beats if beat["step"] == late]
   # those that wait in a collective have ended their own part of the step
   suspects = [beat for beat in behind if beat["phase"] != _STEP] or behind
-  if len(suspects) == len(beats):
-    return ": all processes are at " + ", ".join(sorted({beat["phase"] for beat in beats}))
   worst = max(suspects, key=lambda beat: beat["age"])
+  if len(suspects) == len(beats) and worst["age"] < _SILENCE / 6:
+    return ": all processes are at " + ", ".join(sorted({beat["phase"] for beat in beats}))
   return (
     f": the slowest is process {worst['process']} of {len(beats)}, at {worst['phase']} after step "
     f"{worst['step']}, last heard of {worst['age']:.0f} s ago"
@@ -193,7 +225,6 @@ def _slowest(beats: list[dict], phase: str) -> str:
 def _end(message: str) -> None:
   """Ends the process: its main thread cannot be woken."""
   print(f"error: {message}", file=sys.stderr, flush=True)
-  sys.stdout.flush()
   os._exit(errors.TransientError.code)
 
 

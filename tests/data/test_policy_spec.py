@@ -115,7 +115,7 @@ def test_its_rows_are_those_of_the_model():
   robots = {"leg": {"action": 2, "state": 1}, "arm": {"action": 3, "state": 2}}
   model = {**spec.model, "history": 4, "image_size": 16, "robots": robots}
   rows = dataclasses.replace(spec, model=model).row_builder()
-  assert rows.robots == ("arm", "leg"), "sorted, as the model numbers them"
+  assert rows.robots == ("leg", "arm"), "in the model's order, which numbers them"
   assert (rows.history, rows.image_size, rows.num_cameras, rows.state_size) == (4, 16, 2, 2)
   assert rows.state_transforms == {
     name: robot.transforms.get("state", ()) for name, robot in spec.robots.items()

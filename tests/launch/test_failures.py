@@ -60,3 +60,12 @@ def test_history_counts_what_brought_no_step():
   assert not history.add(5, 1) and (history.idle, history.fruitless) == (0, 0)
   assert (history.best, history.last_step) == (5, 5)
   assert history.add(5, 200) and not history.add(None, 200)
+
+
+def test_steps_that_no_end_tells_of_count_too():
+  history = failures.History(several=False)
+  for _ in range(4):
+    history.add(100, 137)
+  assert history.idle == 3 and history.reached(5000)
+  assert (history.best, history.idle, history.fruitless) == (5000, 0, 0)
+  assert not history.reached(200) and not history.reached(None) and history.best == 5000

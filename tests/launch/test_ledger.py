@@ -1,6 +1,7 @@
 """The ledger of a supervisor, and the note that one host has given up."""
 
 import json
+import os
 import pathlib
 import sys
 
@@ -44,7 +45,14 @@ def test_the_note_is_for_the_hosts_of_one_start(tmp_path):
   assert ledger_lib.GivenUp(tmp_path / "run", "1").read() is None  # half a note is no note
 
 
-def test_path_beside_the_run(tmp_path):
-  assert ledger_lib.default_path(tmp_path / "a run", several=False) == (
-    tmp_path / "a run.supervise.jsonl"
+def test_path_beside_the_run(tmp_path, monkeypatch):
+  monkeypatch.delenv("JOB_COMPLETION_INDEX", raising=False)
+  run = tmp_path / "a run"
+  assert ledger_lib.default_path(run, several=False) == tmp_path / "a run.supervise.jsonl"
+  assert ledger_lib.default_path(run, several=True).name == (
+    f"a run.supervise-{os.uname().nodename}.jsonl"
   )
+  monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+  assert ledger_lib.default_path(run, several=True).name == "a run.supervise-0-3.jsonl"
+  monkeypatch.setenv("MEGASCALE_SLICE_ID", "1")
+  assert ledger_lib.default_path(run, several=True).name == "a run.supervise-1-3.jsonl"

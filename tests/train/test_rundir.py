@@ -11,6 +11,7 @@ import pytest
 import como_jax
 from como_jax import config as config_lib
 from como_jax import errors
+from como_jax.data import policy_spec
 from como_jax.train import atomic, lock, rundir
 from tests.refusals import text_of
 
@@ -282,3 +283,7 @@ def test_the_config_of_a_resumed_run_is_the_last_that_a_kill_leaves_old(
   rundir.open_run(tmp_path, after, **RESUMED, files=FILES)
   assert (tmp_path / rundir.CONFIG).read_text() == config_lib.to_json(after)
   assert {name: (tmp_path / name).read_text() for name in FILES} == FILES
+
+
+def test_the_record_of_a_policy_may_stand_beside_a_config():
+  assert policy_spec.FILE in rundir.BESIDE

@@ -51,11 +51,14 @@ def test_what_is_paused_takes_as_long_as_it_takes(tmp_path):
 
 
 def several(folder, *others):
+  """A watchdog whose step takes suspiciously long, beside what the others say."""
   (folder / "heartbeats").mkdir()
   dog = watch(folder, process=1, count=1 + len(others))
   for i, beat in enumerate(others):
     path = folder / "heartbeats" / f"{i if i < 1 else i + 1}.json"
     path.write_text(json.dumps({"step": 30, "phase": "step", "paused": False, **beat}))
+  dog.look(8.0)
+  dog.exchange()
   return dog
 
 
@@ -72,14 +75,63 @@ def test_the_slowest_process_is_named(tmp_path, others, expected):
   assert expected in several(tmp_path, *others).look(20.0)
 
 
+def test_a_process_that_is_silent_is_the_slowest_of_those_at_the_same_step(tmp_path):
+  dog = several(tmp_path, {}, {})
+  silent = tmp_path / "heartbeats" / "2.json"
+  old = silent.stat().st_mtime - 60
+  os.utime(silent, (old, old))
+  dog.exchange()
+  assert "the slowest is process 2 of 3, at step after step 30, last heard of 60 s ago" in (
+    dog.look(20.0)
+  )
+
+
 def test_who_waits_for_a_process_that_saves_does_not_stand_still(tmp_path):
   dog = several(tmp_path, {"phase": "save", "paused": True}, {})
-  assert dog.look(20.0) == "" and dog.look(20.0) == ""
+  for _ in range(5):
+    assert dog.look(20.0) == ""
+  other = tmp_path / "heartbeats" / "0.json"
+  other.write_text(json.dumps({"step": 30, "phase": "step", "paused": False}))
+  dog.exchange()
+  for seconds in (8.0, 3.0):  # it saves no more: the clock began when it ended
+    assert dog.look(seconds) == ""
+    dog.exchange()
+  assert "no step for 12 s" in dog.look(1.0)
+
+
+def test_a_process_that_saves_and_says_nothing_any_more_is_not_waited_for(tmp_path):
+  dog = several(tmp_path, {"phase": "save", "paused": True}, {})
   other = tmp_path / "heartbeats" / "0.json"
   old = other.stat().st_mtime - 60
-  os.utime(other, (old, old))  # it saved a minute ago and says nothing since
-  assert "process 0" not in dog.look(1.0)
-  assert "no step" in dog.look(20.0)
+  os.utime(other, (old, old))
+  dog.exchange()
+  assert "process 0 of 3, at save" in dog.look(20.0)
+
+
+def test_others_are_read_only_once_a_step_takes_long(tmp_path):
+  dog = watch(tmp_path, count=2)
+  dog.exchange()
+  (tmp_path / "heartbeats" / "1.json").write_text("not JSON")
+  (tmp_path / "heartbeats" / "0.json").read_text()
+  assert dog._beats == []
+  dog.look(8.0)
+  dog.exchange()
+  assert [beat["process"] for beat in dog._beats] == [0]
+
+
+@pytest.mark.parametrize(
+  "seconds, count, supervised, expected",
+  [
+    (-1.0, 1, "", 0.0),
+    (-1.0, 2, "", 8.0),
+    (-1.0, 1, "1", 8.0),
+    (0.0, 2, "1", 0.0),
+    (3.5, 1, "", 3.5),
+  ],
+)
+def test_when_it_watches(monkeypatch, seconds, count, supervised, expected):
+  monkeypatch.setenv(watchdog_lib.SUPERVISED, supervised)
+  assert watchdog_lib.patience(seconds, count=count) == expected
 
 
 def test_a_thread_of_its_own_ends_the_process_with_75_and_leaves_the_stacks(tmp_path):
@@ -117,3 +169,28 @@ def test_the_thread_ends_with_the_context(tmp_path):
   with watchdog_lib.Watchdog(tmp_path, patience=1.0) as dog:
     assert dog._thread.is_alive()
   assert not dog._thread.is_alive()
+
+
+def test_storage_that_hangs_does_not_hang_the_watchdog(tmp_path):
+  """Heartbeats and stacks of two processes on storage that does not answer: FIFOs."""
+  code = """
+import os, pathlib, sys, threading
+from como_jax.train import watchdog
+folder = pathlib.Path(sys.argv[1])
+(folder / "heartbeats").mkdir()
+os.mkfifo(folder / "heartbeats" / ".0.new")
+os.mkfifo(folder / "stall-0.txt")
+dog = watchdog.Watchdog(folder, patience=0.2, interval=0.02, count=2)
+with dog:
+  for step in range(1, 30):
+    dog.finished(step)
+  threading.Event().wait()
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code, str(tmp_path)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=limits.SAFETY_NET,
+  )
+  assert done.returncode == 75 and "no step for" in done.stderr
