@@ -234,6 +234,17 @@ def _profile(
   return profile.Profile(folder, first=first, last=last, say=writer.say, records=records)
 
 
+def _watchdog(command: config_lib.CommandLine) -> watchdog.Watchdog:
+  """What watches the steps of this process."""
+  seconds, count = command.config.train.stall_seconds, jax.process_count()
+  return watchdog.Watchdog(
+    command.workdir,
+    patience=watchdog.patience(seconds, count=count),
+    process=jax.process_index(),
+    count=count,
+  )
+
+
 def _train(
   command: config_lib.CommandLine,
   prepared: _Prepared,
@@ -268,12 +279,7 @@ def _train(
     checkpointer,
     evaluate if made.evaluate else None,
     profile=profiled,
-    watchdog=watchdog.Watchdog(
-      command.workdir,
-      patience=watchdog.patience(section.stall_seconds, count=jax.process_count()),
-      process=jax.process_index(),
-      count=jax.process_count(),
-    ),
+    watchdog=_watchdog(command),
   )
   batches = made.batches(int(current.step))
   lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it
