@@ -59,6 +59,7 @@ class Watchdog:
     count: int = 1,
     interval: float = 2.0,
     end: Callable[[str], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
   ):
     """Starts nothing yet; use it as a context.
 
@@ -70,12 +71,15 @@ class Watchdog:
       count: number of processes.
       interval: seconds from look to look.
       end: called with the message in the place of ending the process with exit code 75.
+      clock: returns seconds.
     """
     self._workdir, self._patience, self._interval = workdir, patience, interval
-    self._process, self._count, self._end = process, count, end or _end
+    self._process, self._count, self._end, self._clock = process, count, end or _end, clock
     self._lock, self._stopped = threading.Lock(), threading.Event()
     self._steps: deque[float] = deque(maxlen=_HISTORY)  # seconds of each
-    self._step, self._seconds, self._phase, self._pauses = 0, 0.0, _STEP, 0
+    self._step, self._phase, self._pauses = 0, _STEP, 0
+    # of the step that is under way, up to the time of the second number
+    self._seconds, self._until = 0.0, clock()
     self._beats: list[dict] = []  # what all processes were at when it was last read
     self._thread: threading.Thread | None = None
 
@@ -94,6 +98,7 @@ class Watchdog:
 
   def finished(self, step: int) -> None:
     """Counts a finished step."""
+    self._count_time()
     with self._lock:
       self._steps.append(self._seconds)
       self._step, self._seconds = step, 0.0
@@ -111,10 +116,12 @@ class Watchdog:
   def paused(self, name: str) -> Iterator[None]:
     """Context whose time does not count, however long it takes."""
     with self.phase(name):
+      self._count_time()
       self._pauses += 1
       try:
         yield
       finally:
+        self._count_time()
         self._pauses -= 1
 
   @property
@@ -125,27 +132,23 @@ class Watchdog:
         return None
       return FACTOR * statistics.median(self._steps) + self._patience
 
-  def look(self, elapsed: float) -> str:
+  def look(self) -> str:
     """Looks once, at nothing but the clock and what the other processes were last heard to be at.
-
-    Args:
-      elapsed: seconds since the last look in which the process was awake.
 
     Returns:
       The message if the run stands still, else "".
     """
     limit = self.limit
+    self._count_time()
     with self._lock:
       if any(beat["paused"] for beat in self._beats):
         self._seconds = 0.0
-      elif not self._pauses:
-        self._seconds += elapsed
       seconds = self._seconds
     if self._pauses or limit is None or seconds <= limit:
       return ""
     return (
       f"no step for {seconds:.0f} s after step {self._step} (the limit is {limit:.1f} s, "
-      f"{FACTOR:g} x the median step + {self._patience:g} s){_slowest(self._beats, self._phase)}; "
+      f"{FACTOR:g} x the median step + {self._patience:g} s){self._slowest()}; "
       f"the stacks of all threads are above and in {self._stacks}; start it again with --resume"
     )
 
@@ -165,6 +168,17 @@ class Watchdog:
     with self._lock:
       self._beats = beats
 
+  def _count_time(self) -> None:
+    """Adds the time since the last call to that of the step, unless it is paused.
+
+    The watchdog's thread calls it every interval: in a longer gap, this process slept as a whole.
+    """
+    with self._lock:
+      now = self._clock()
+      if not self._pauses:
+        self._seconds += min(now - self._until, 2 * self._interval)
+      self._until = now
+
   def _read(self, folder: pathlib.Path, *, now: float) -> list[dict]:
     beats = []
     for i in range(self._count):
@@ -176,6 +190,23 @@ class Watchdog:
         beats.append({**beat, "process": i, "age": age, "paused": paused})
     return beats
 
+  def _slowest(self) -> str:
+    """Names the process that the others wait for, as far as it can be told."""
+    beats = self._beats
+    if not beats:
+      return f": it is at {self._phase}"
+    late = min(beat["step"] for beat in beats)
+    behind = [beat for beat in beats if beat["step"] == late]
+    # those that wait in a collective have ended their own part of the step
+    suspects = [beat for beat in behind if beat["phase"] != _STEP] or behind
+    worst = max(suspects, key=lambda beat: beat["age"])
+    if len(suspects) == len(beats) and worst["age"] < 1.5 * self._interval:
+      return ": all processes are at " + ", ".join(sorted({beat["phase"] for beat in beats}))
+    return (
+      f": the slowest is process {worst['process']} of {len(beats)}, at {worst['phase']} after "
+      f"step {worst['step']}, last heard of {worst['age']:.0f} s ago"
+    )
+
   @property
   def _stacks(self) -> pathlib.Path:
     return self._workdir / f"stall-{self._process}.txt"
@@ -186,12 +217,8 @@ class Watchdog:
       self._stopped.wait(self._interval)
 
   def _watch(self) -> None:
-    last = time.monotonic()
     while not self._stopped.wait(self._interval):
-      now = time.monotonic()
-      # a longer gap: this process slept as a whole
-      message = self.look(min(now - last, 2 * self._interval))
-      last = now
+      message = self.look()
       if message:
         faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
         writer = threading.Thread(target=self._write_stacks, daemon=True)
@@ -203,23 +230,6 @@ class Watchdog:
   def _write_stacks(self) -> None:
     with contextlib.suppress(OSError), self._stacks.open("w") as file:
       faulthandler.dump_traceback(file=file)
-
-
-def _slowest(beats: list[dict], phase: str) -> str:
-  """Names the process that the others wait for, as far as it can be told."""
-  if not beats:
-    return f": it is at {phase}"
-  late = min(beat["step"] for beat in beats)
-  behind = [beat for beat in beats if beat["step"] == late]
-  # those that wait in a collective have ended their own part of the step
-  suspects = [beat for beat in behind if beat["phase"] != _STEP] or behind
-  worst = max(suspects, key=lambda beat: beat["age"])
-  if len(suspects) == len(beats) and worst["age"] < _SILENCE / 6:
-    return ": all processes are at " + ", ".join(sorted({beat["phase"] for beat in beats}))
-  return (
-    f": the slowest is process {worst['process']} of {len(beats)}, at {worst['phase']} after step "
-    f"{worst['step']}, last heard of {worst['age']:.0f} s ago"
-  )
 
 
 def _end(message: str) -> None:

@@ -17,37 +17,59 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 def watch(folder, *, steps=30, seconds=0.5, **settings):
   """A watchdog that has seen so many steps of so many seconds, without its thread."""
-  dog = watchdog_lib.Watchdog(folder, patience=10.0, **settings)
+  clock = [0.0]
+  dog = watchdog_lib.Watchdog(folder, patience=10.0, clock=lambda: clock[0], **settings)
+  dog.now = clock
   for step in range(1, steps + 1):
-    dog.look(seconds)
+    clock[0] += seconds
     dog.finished(step)
   return dog
+
+
+def passes(dog, seconds):
+  """What its looks say at the end of this time, second by second as its thread looks."""
+  whole, rest = divmod(seconds, 1.0)
+  for part in [1.0] * int(whole) + [rest]:
+    dog.now[0] += part
+    message = dog.look()
+  return message
 
 
 def test_the_limit_is_three_medians_and_the_patience(tmp_path):
   dog = watch(tmp_path)
   assert dog.limit == pytest.approx(11.5)
-  dog.look(500.0)
+  passes(dog, 9.0)
   dog.finished(31)  # one slow step does not move the median
   assert dog.limit == pytest.approx(11.5)
-  assert dog.look(11.4) == ""
-  message = dog.look(0.2)
+  assert passes(dog, 11.4) == ""
+  message = passes(dog, 0.2)
   assert "no step for 12 s after step 31 (the limit is 11.5 s" in message and "stall-0" in message
 
 
+def test_steps_that_are_shorter_and_longer_than_a_look_are_timed_by_the_clock(tmp_path):
+  for seconds in (0.01, 3.0):
+    assert watch(tmp_path, seconds=seconds).limit == pytest.approx(3 * seconds + 10)
+
+
 def test_the_first_steps_compile(tmp_path):
-  assert watch(tmp_path, steps=19).look(1000.0) == ""
-  assert watch(tmp_path, steps=20).look(1000.0)
+  assert passes(watch(tmp_path, steps=19), 100.0) == ""
+  assert passes(watch(tmp_path, steps=20), 100.0)
 
 
 def test_what_is_paused_takes_as_long_as_it_takes(tmp_path):
   dog = watch(tmp_path)
-  dog.look(11.0)
+  passes(dog, 11.0)
   with dog.paused("save"), dog.paused("inner"):
-    assert dog.look(600.0) == ""
-  assert dog.look(0.4) == "" and "at next_batch" not in dog.look(0.2)
+    assert passes(dog, 600.0) == ""
+  assert passes(dog, 0.4) == "" and passes(dog, 0.2)
   with dog.phase("next_batch"):
-    assert ": it is at next_batch" in dog.look(0.0)
+    assert ": it is at next_batch" in dog.look()
+
+
+def test_a_process_that_slept_as_a_whole_does_not_stand_still(tmp_path):
+  dog = watch(tmp_path)
+  dog.now[0] += 3600.0
+  assert dog.look() == "" and passes(dog, 7.0) == "" and passes(dog, 1.0)
 
 
 def several(folder, *others):
@@ -57,7 +79,7 @@ def several(folder, *others):
   for i, beat in enumerate(others):
     path = folder / "heartbeats" / f"{i if i < 1 else i + 1}.json"
     path.write_text(json.dumps({"step": 30, "phase": "step", "paused": False, **beat}))
-  dog.look(8.0)
+  passes(dog, 8.0)
   dog.exchange()
   return dog
 
@@ -72,7 +94,7 @@ def several(folder, *others):
   ],
 )
 def test_the_slowest_process_is_named(tmp_path, others, expected):
-  assert expected in several(tmp_path, *others).look(20.0)
+  assert expected in passes(several(tmp_path, *others), 20.0)
 
 
 def test_a_process_that_is_silent_is_the_slowest_of_those_at_the_same_step(tmp_path):
@@ -82,21 +104,20 @@ def test_a_process_that_is_silent_is_the_slowest_of_those_at_the_same_step(tmp_p
   os.utime(silent, (old, old))
   dog.exchange()
   assert "the slowest is process 2 of 3, at step after step 30, last heard of 60 s ago" in (
-    dog.look(20.0)
+    passes(dog, 20.0)
   )
 
 
 def test_who_waits_for_a_process_that_saves_does_not_stand_still(tmp_path):
   dog = several(tmp_path, {"phase": "save", "paused": True}, {})
-  for _ in range(5):
-    assert dog.look(20.0) == ""
+  assert passes(dog, 100.0) == ""
   other = tmp_path / "heartbeats" / "0.json"
   other.write_text(json.dumps({"step": 30, "phase": "step", "paused": False}))
   dog.exchange()
   for seconds in (8.0, 3.0):  # it saves no more: the clock began when it ended
-    assert dog.look(seconds) == ""
+    assert passes(dog, seconds) == ""
     dog.exchange()
-  assert "no step for 12 s" in dog.look(1.0)
+  assert "no step for 12 s" in passes(dog, 1.0)
 
 
 def test_a_process_that_saves_and_says_nothing_any_more_is_not_waited_for(tmp_path):
@@ -105,7 +126,7 @@ def test_a_process_that_saves_and_says_nothing_any_more_is_not_waited_for(tmp_pa
   old = other.stat().st_mtime - 60
   os.utime(other, (old, old))
   dog.exchange()
-  assert "process 0 of 3, at save" in dog.look(20.0)
+  assert "process 0 of 3, at save" in passes(dog, 20.0)
 
 
 def test_others_are_read_only_once_a_step_takes_long(tmp_path):
@@ -114,7 +135,7 @@ def test_others_are_read_only_once_a_step_takes_long(tmp_path):
   (tmp_path / "heartbeats" / "1.json").write_text("not JSON")
   (tmp_path / "heartbeats" / "0.json").read_text()
   assert dog._beats == []
-  dog.look(8.0)
+  passes(dog, 8.0)
   dog.exchange()
   assert [beat["process"] for beat in dog._beats] == [0]
 
