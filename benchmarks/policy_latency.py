@@ -32,6 +32,7 @@ from como_jax import model_presets, models
 from como_jax.data import policy_spec, statistics
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
+from como_jax.serve import policy_checkpoint
 from como_jax.train import optimizer, rng
 
 ROBOT = {"action": 7, "state": 8}  # LIBERO's arm
@@ -77,7 +78,10 @@ def main() -> None:
     for steps in options.steps if kind == "dit" else [None]:
       for size in options.batch_sizes:
         policy = serving.Policy(
-          params, spec(section), num_sampling_steps=steps, guidance_scale=guidance, batch_size=size
+          policy_checkpoint.restore(params, spec(section)),
+          num_sampling_steps=steps,
+          guidance_scale=guidance,
+          batch_size=size,
         )
         rows.append((kind, steps or "", size, *row(policy, size, options)))
         print(rows[-1], flush=True)

@@ -11,7 +11,7 @@ from como_jax import errors, trees
 from como_jax.data import policy_spec
 from como_jax.data.policy_facts import LatentMotion, RobotFacts
 from como_jax.data.policy_spec import PolicySpec
-from como_jax.serve import policy as serving
+from como_jax.serve import policy_checkpoint
 from como_jax.train import checkpoint, encoder_weights, integrity, rng, rundir
 
 
@@ -38,7 +38,7 @@ def load(init: str) -> StartingPolicy | None:
   """
   if not init:
     return None
-  params, spec = serving.load(init)
+  params, spec = policy_checkpoint.load(init)
   return StartingPolicy(f"the policy {init!r} to start from", spec, params)
 
 
@@ -53,7 +53,7 @@ def resumed(command: config_lib.CommandLine) -> StartingPolicy | None:
   if not command.resume:
     return None
   workdir = command.workdir
-  spec = serving.read_spec(workdir)
+  spec = policy_checkpoint.read_spec(workdir)
   if spec is None:
     if integrity.steps(workdir / checkpoint.FOLDER):
       copy = workdir / checkpoint.WEIGHTS / policy_spec.FILE

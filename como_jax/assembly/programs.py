@@ -17,7 +17,7 @@ from como_jax.inference import policy_evaluator
 from como_jax.models import pixels
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.parallel import rules, topology
-from como_jax.serve import policy as serving
+from como_jax.serve import policy_checkpoint
 from como_jax.train import optimizer, rng, state, step
 from como_jax.train.compiled import Program
 
@@ -142,7 +142,8 @@ def policy(config, machine: topology.Topology, *, batch_size: int, useful: bool 
       return model.sample(params, batch, key, robot=robot, guidance_scale=guidance_scale)
 
   params = jax.eval_shape(
-    lambda key: serving.cast_kernels(model.init(key), config.model.dtype), rng.key(0, "init")
+    lambda key: policy_checkpoint.cast_kernels(model.init(key), config.model.dtype),
+    rng.key(0, "init"),
   )
   batch = {
     name: spec

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from como_jax.data import value_transforms
-from como_jax.serve import policy as serving
+from como_jax.serve import policy_checkpoint
 from como_jax.train import rng
 
 TARGETS = ("actions", "actions_mask", "latents", "latents_mask")
@@ -63,7 +63,7 @@ class PolicyEvaluator:
       element of the chunk only), "gripper_accuracy", "gripper_majority" (the accuracy of always
       predicting the more frequent value), "latent_mse".
     """
-    params, sums = serving.cast_kernels(params, self._dtype), {}
+    params, sums = policy_checkpoint.cast_kernels(params, self._dtype), {}
     shares: dict[tuple[str, int], np.ndarray] = {}
 
     def add(name, error, mask):

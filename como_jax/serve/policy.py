@@ -13,19 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from como_jax import errors, language, models, trees, weights
-from como_jax.data import policy_spec, policy_upgrade, value_transforms, video
+from como_jax import errors, language
+from como_jax.data import policy_spec, value_transforms, video
 from como_jax.observations import IMAGE, STATE, TASK, Observation
-from como_jax.serve import observed
-from como_jax.settings import renames
-from como_jax.train import checkpoint
-
-KIND = "policy"
-# layers that compute in float32, whatever the model's dtype
-FLOAT32 = (r"heads/.*", r"\w+/(motion|action)_output/.*")
+from como_jax.serve import observed, policy_checkpoint
 
 
 class Policy:
@@ -41,32 +34,28 @@ class Policy:
 
   def __init__(
     self,
-    params: Mapping[str, Any],
-    spec: policy_spec.PolicySpec,
+    restored: policy_checkpoint.RestoredPolicy,
     *,
     robot: str = "",
     num_sampling_steps: int | None = None,
     guidance_scale: float | None = None,
     batch_size: int = 1,
-    name: str = "policy",
   ):
-    """Prepares the model of one robot; compiles nothing.
+    """Prepares one robot's part; compiles nothing.
 
     Args:
-      params: of the model.
-      spec: what stands beside the weights.
+      restored: the policy.
       robot: "" takes the only one there is.
       num_sampling_steps: of the sampler; None as configured.
       guidance_scale: weight of the instruction (1 = none); None as configured.
       batch_size: the most requests answered by one call of the model; smaller numbers are padded to
         a power of two.
-      name: named in messages.
 
     Raises:
-      errors.UserError: another kind of model, or an unknown robot.
+      errors.UserError: an unknown robot, or one whose gripper was not trained.
     """
-    self._model = models.build(dict(spec.model))
-    self._params = _on_device(self._model, params, name)
+    spec, name = restored.spec, restored.name
+    self._model, self._params = restored.model, restored.params
     self.robot = _choose_robot(robot, self._model.robots, name)
     self._facts = spec.robots[self.robot]
     _check_classified(self._model, self.robot, self._facts, name)
@@ -94,8 +83,8 @@ class Policy:
       raise errors.UserError(
         "config.checkpoint is empty: give the run directory or weights folder of a policy"
       )
-    params, spec = load(path)
-    return cls(params, spec, name=str(path), **settings)
+    restored = policy_checkpoint.restore(*policy_checkpoint.load(path), name=str(path))
+    return cls(restored, **settings)
 
   @property
   def metadata(self) -> dict[str, Any]:
@@ -238,75 +227,4 @@ def _check_classified(model: Any, robot: str, facts: policy_spec.RobotSpec, name
     raise errors.UserError(
       f"checkpoint {name}: the two values of {names} are not known and were not trained (it is "
       "of an older version): train the policy again"
-    )
-
-
-def _on_device(model: Any, params: Mapping[str, Any], name: str) -> dict[str, Any]:
-  """The parameters that the model multiplies with, see `cast_kernels`.
-
-  Raises:
-    errors.UserError: they are of another model.
-  """
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
-  merged = trees.merge(shapes, params, what=f"checkpoint {name}")
-  return jax.device_put(cast_kernels(merged, model.config["dtype"]))
-
-
-def cast_kernels(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-  """The parameters, with their matrices in the dtype that the model multiplies in.
-
-  The model would round them at every use, and acting on one observation takes as long as reading
-  them. Those of `FLOAT32` layers are small and stay as they are.
-  """
-
-  def small(name: str) -> bool:
-    return name.endswith("/kernel") and not trees.matches(name, FLOAT32)
-
-  return trees.unflatten(
-    {
-      name: leaf.astype(jnp.dtype(dtype)) if small(name) else leaf
-      for name, leaf in trees.flatten(params).items()
-    }
-  )
-
-
-def load(path: str) -> tuple[dict[str, Any], policy_spec.PolicySpec]:
-  """Parameters and record of a policy: `policy.json` beside them, or an older version's config.
-
-  Raises:
-    errors.UserError: nothing there, or another kind of model.
-  """
-  location = checkpoint.find(path)
-  params, config = checkpoint.read(location)
-  spec = policy_spec.read(location.config.parent, upgrade=renames.upgrade)
-  if spec is None:
-    check(config, str(path))
-    spec = policy_upgrade.from_config(config)
-  return params, spec
-
-
-def read_spec(run: pathlib.Path) -> policy_spec.PolicySpec | None:
-  """The record of a policy's run directory; None where it holds none.
-
-  Raises:
-    errors.UserError: it cannot be read.
-  """
-  spec = policy_spec.read(run, upgrade=renames.upgrade)
-  if spec is None and (run / weights.CONFIG).is_file():
-    config = weights.read_config(run / weights.CONFIG)
-    return policy_upgrade.from_config(config) if "normalization" in config else None
-  return spec
-
-
-def check(config: Mapping[str, Any], name: str) -> None:
-  """Raises errors.UserError unless a checkpoint's config is a policy's."""
-  kind = config.get("model", {}).get("kind") or config.get("kind", "unknown")
-  if kind == KIND and "normalization" not in config:
-    raise errors.UserError(
-      f"checkpoint {name} is a policy without its {policy_spec.FILE}, which stands beside its "
-      "config.json: copy the whole folder"
-    )
-  if kind != KIND or "normalization" not in config:
-    raise errors.UserError(
-      f"checkpoint {name} holds a model of kind {kind!r}, a policy is expected"
     )

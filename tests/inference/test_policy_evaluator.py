@@ -132,7 +132,7 @@ def test_what_a_score_asks_of_the_model(monkeypatch):
     num_batches=2, batches=lambda: contextlib.nullcontext(iter([batch, batch]))
   )
   monkeypatch.setattr(
-    policy_evaluator.serving,
+    policy_evaluator.policy_checkpoint,
     "cast_kernels",
     lambda params, dtype: jnp.float32(7) if (params, dtype) == ("PARAMS", "bfloat16") else None,
   )

@@ -9,6 +9,7 @@ import pytest
 from como_jax.data import policy_upgrade
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
+from como_jax.serve import policy_checkpoint
 from tests.data import flat
 from tests.serve import test_policy
 
@@ -49,7 +50,7 @@ class Model:
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch):
-  monkeypatch.setattr(serving.models, "build", Model)
+  monkeypatch.setattr(policy_checkpoint.models, "build", Model)
 
 
 def stored(robots=("hand", "arm"), *, history=2, settings=None, **facts):
@@ -84,10 +85,10 @@ def stored(robots=("hand", "arm"), *, history=2, settings=None, **facts):
   }
 
 
-def acting(config=None, *, robot="arm", **more):
+def acting(config=None, *, robot="arm", name="policy", **more):
   params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
   spec = policy_upgrade.from_config(stored() if config is None else config)
-  return serving.Policy(params, spec, robot=robot, **more)
+  return serving.Policy(policy_checkpoint.restore(params, spec, name=name), robot=robot, **more)
 
 
 def observation(number=0.0, **changes):

@@ -14,6 +14,7 @@ from como_jax import errors
 from como_jax.data import policy_spec, policy_upgrade
 from como_jax.observations import STATE, TASK
 from como_jax.serve import policy as serving
+from como_jax.serve import policy_checkpoint
 from tests.serve import test_policy
 from tests.serve.counting import acting, observation, stored
 from tests.serve.counting import counting as counting  # a fixture
@@ -76,30 +77,6 @@ def test_the_robot_is_named_unless_there_is_one():
     acting(robot="am", name="c")
 
 
-def test_what_is_no_policy_is_refused():
-  for config, kind in (
-    ({"model": {"kind": "motion"}, "normalization": {}}, "motion"),
-    ({"kind": "mae"}, "mae"),
-    ({}, "unknown"),
-  ):
-    with pytest.raises(
-      errors.UserError, match=f"^checkpoint c holds a model of kind '{kind}', a policy is expected$"
-    ):
-      serving.check(config, "c")
-  with pytest.raises(
-    errors.UserError, match="^checkpoint c is a policy without its policy.json, .*copy the whole"
-  ):
-    serving.check({"model": {"kind": "policy"}}, "c")
-  serving.check(stored(), "c")
-  with pytest.raises(errors.UserError, match="^checkpoint c .*network/bias"):
-    serving.Policy(
-      {"network": {"kernel": jnp.ones((2, 2))}},
-      policy_upgrade.from_config(stored()),
-      robot="arm",
-      name="c",
-    )
-
-
 def test_a_path_is_needed_and_names_the_policy(monkeypatch, tmp_path):
   with pytest.raises(
     errors.UserError,
@@ -107,9 +84,9 @@ def test_a_path_is_needed_and_names_the_policy(monkeypatch, tmp_path):
   ):
     serving.Policy.load("")
   params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-  monkeypatch.setattr(serving.checkpoint, "read", lambda location: (params, stored()))
+  monkeypatch.setattr(policy_checkpoint.checkpoint, "read", lambda location: (params, stored()))
   found = types.SimpleNamespace(config=tmp_path / "config.json")
-  monkeypatch.setattr(serving.checkpoint, "find", lambda path: found)
+  monkeypatch.setattr(policy_checkpoint.checkpoint, "find", lambda path: found)
   assert serving.Policy.load("runs/one", robot="arm").metadata["checkpoint"] == "one"
 
 
@@ -118,9 +95,9 @@ def test_policy_json_is_all_that_serving_needs(monkeypatch, tmp_path):
   spec = policy_upgrade.from_config(stored())
   (tmp_path / "policy.json").write_text(policy_spec.text(spec))
   params = {"network": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-  monkeypatch.setattr(serving.checkpoint, "read", lambda location: (params, {}))
+  monkeypatch.setattr(policy_checkpoint.checkpoint, "read", lambda location: (params, {}))
   found = types.SimpleNamespace(config=tmp_path / "config.json")
-  monkeypatch.setattr(serving.checkpoint, "find", lambda path: found)
+  monkeypatch.setattr(policy_checkpoint.checkpoint, "find", lambda path: found)
   loaded, given = serving.Policy.load("runs/one", robot="arm"), acting(name="one")
   assert loaded.metadata == given.metadata
   history = [[observation(5.0)]]

@@ -15,6 +15,7 @@ from como_jax.data import policy_upgrade, statistics
 from como_jax.inference import policy_evaluator
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
+from como_jax.serve import policy_checkpoint
 from como_jax.train import rng
 from tests.data import flat
 from tests.models.policy import small
@@ -43,7 +44,7 @@ def test_matrices_are_kept_in_the_dtype_of_their_products(name):
   """
   base, changes = CASES[name]
   model, params = small.made(base, dtype="bfloat16", **changes)
-  lean = serving.cast_kernels(params, "bfloat16")
+  lean = policy_checkpoint.cast_kernels(params, "bfloat16")
   types = {path: str(leaf.dtype) for path, leaf in trees.flatten(lean).items()}
   body = f"{base['policy']}/{'denoiser' if base is small.DIT else 'network'}"
   assert (
@@ -70,7 +71,7 @@ def test_matrices_are_kept_in_the_dtype_of_their_products(name):
 
 def test_float32_stays_as_it_is():
   params = small.made(small.GPT)[1]
-  chex.assert_trees_all_equal(serving.cast_kernels(params, "float32"), params)
+  chex.assert_trees_all_equal(policy_checkpoint.cast_kernels(params, "float32"), params)
 
 
 ROWS = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
@@ -118,7 +119,9 @@ def acting(base, *, dtype="float32", mode="standard", batch_size=4, instructions
     },
   }
   spec = policy_upgrade.from_config(stored)
-  policy = serving.Policy(params, spec, robot="arm", batch_size=batch_size)
+  policy = serving.Policy(
+    policy_checkpoint.restore(params, spec), robot="arm", batch_size=batch_size
+  )
   return policy, model, params, spec
 
 

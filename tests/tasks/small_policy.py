@@ -6,6 +6,7 @@ from como_jax import config as config_lib
 from como_jax import models
 from como_jax.assembly import policy_setup
 from como_jax.serve import policy as serving
+from como_jax.serve import policy_checkpoint
 
 TINY = (
   "--config.model.image_size=32",
@@ -53,4 +54,4 @@ def untrained(workdir, *words):
   """(a policy with random weights that was made for some data, what its config comes to)."""
   found = policy_setup.setup(parse(workdir, *words).config)
   params = jax.jit(models.build(dict(found.spec.model)).init)(jax.random.key(0))
-  return serving.Policy(params, found.spec), found
+  return serving.Policy(policy_checkpoint.restore(params, found.spec)), found

@@ -17,6 +17,7 @@ from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
+from como_jax.serve import policy_checkpoint
 from como_jax.tasks import policy, policy_scoring, serve
 from como_jax.train import atomic, data_identity, fit, log, rundir
 from tests.data import flat, makers
@@ -57,7 +58,7 @@ def observation(path, segment, t, cameras):
 
 
 def test_the_weights_hold_all_that_acting_needs(run):
-  spec = serving.load(str(run))[1]
+  spec = policy_checkpoint.load(str(run))[1]
   assert list(spec.robots) == ["arm"]
   arm = spec.robots["arm"]
   assert (arm.action, arm.state, arm.action_names) == (3, 2, ("a", "b", "c"))
@@ -83,7 +84,7 @@ def test_acting_sees_what_training_saw(run, path):
   """The batch made of observations equals the one made of the data set, array by array."""
   acting = serving.Policy.load(str(run))
   command = parse(run, f"--config.data.path={path}", "--config.policy.robot=arm")
-  spec = serving.load(str(run))[1]
+  spec = policy_checkpoint.load(str(run))[1]
   found = policy_setup.setup(command.config, policy_start.StartingPolicy("the run", spec))
   assert found.spec.normalization == spec.normalization
   walk = found.data.mixture.evaluation_examples(
@@ -116,7 +117,7 @@ def test_actions_come_back_in_their_own_units(run, path):
   rows = [acting._row([seen])] * 2
   batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
   normalized = np.asarray(acting._sample(acting._params, batch, jax.random.key(5)))
-  (affine,) = serving.load(str(run))[1].robots["arm"].transforms["action"]
+  (affine,) = policy_checkpoint.load(str(run))[1].robots["arm"].transforms["action"]
   np.testing.assert_allclose(
     actions[:2], normalized * np.array(affine.scale) + np.array(affine.shift), rtol=1e-5, atol=1e-5
   )
@@ -146,7 +147,7 @@ def test_bad_observations_are_named(run, path, change, message):
 
 
 def test_a_new_robot_gets_a_new_head_and_the_rest_goes_on(run, path, tmp_path, capsys):
-  before, old = serving.load(str(run))
+  before, old = policy_checkpoint.load(str(run))
   command = parse(
     tmp_path / "next",
     f"--config.init={run}",
@@ -159,7 +160,7 @@ def test_a_new_robot_gets_a_new_head_and_the_rest_goes_on(run, path, tmp_path, c
   )
   assert policy.run(command) == 0
   assert "new heads: bot" in capsys.readouterr().out
-  after, new = serving.load(str(tmp_path / "next"))
+  after, new = policy_checkpoint.load(str(tmp_path / "next"))
   assert list(new.robots) == ["arm", "bot"] and set(after["heads"]) == {"arm", "bot", "latent"}
   assert new.robots["arm"] == old.robots["arm"] and new.latent == old.latent
   jax.tree.map(
@@ -188,7 +189,7 @@ def _older(run, path, labels, tmp_path):
   stored["robots"] = {"arm": {"action_names": ["a", "b", "c"], "step_seconds": 0.1}}
   stored["policy"] |= {"cameras": ["camera"], "resize": "squash", "latent_model": "aaaa"}
   stored["policy"]["latent_offset_seconds"] = 0.2
-  stored["model"] = dict(serving.load(str(run))[1].model)
+  stored["model"] = dict(policy_checkpoint.load(str(run))[1].model)
   (folder / "config.json").write_text(json.dumps(stored))
   return folder, words
 
@@ -203,12 +204,12 @@ def test_a_run_of_an_older_version_goes_on_in_its_own_units(older, run):
   """Its config holds what its data said; from now on `policy.json` does."""
   folder, words = older
   assert policy.run(parse(folder, *words)) == 0
-  spec, fresh = (serving.load(str(one))[1] for one in (folder, run))
+  spec, fresh = (policy_checkpoint.load(str(one))[1] for one in (folder, run))
   np.testing.assert_allclose(scale(spec), 7 * scale(fresh))
   assert spec.latent == fresh.latent
   assert "normalization" not in json.loads((folder / "config.json").read_text())
   assert policy.run(parse(folder, *words, "--config.train.steps=5")) == 0
-  assert serving.load(str(folder))[1] == spec
+  assert policy_checkpoint.load(str(folder))[1] == spec
   with pytest.raises(errors.UserError, match="policy.reduce: 'mean' before, 'last' now"):
     policy.run(parse(folder, *words, "--config.policy.reduce=last"))
 
@@ -217,7 +218,7 @@ def test_a_kill_while_it_is_resumed_loses_no_units(older, run, monkeypatch):
   folder, words = older
   # nothing is compiled before the directory is opened
   monkeypatch.setattr(fit.job, "check_memory", lambda *unused: None)
-  write, old, written = atomic.write, 7 * scale(serving.load(str(run))[1]), []
+  write, old, written = atomic.write, 7 * scale(policy_checkpoint.load(str(run))[1]), []
 
   def dying(path, text):
     if path.name in written:
@@ -233,10 +234,10 @@ def test_a_kill_while_it_is_resumed_loses_no_units(older, run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
       policy.run(parse(folder, *words))
     assert written == files[: count + 1]
-    np.testing.assert_allclose(scale(serving.read_spec(folder)), old)
+    np.testing.assert_allclose(scale(policy_checkpoint.read_spec(folder)), old)
   monkeypatch.undo()
   assert policy.run(parse(folder, *words)) == 0
-  np.testing.assert_allclose(scale(serving.load(str(folder))[1]), old)
+  np.testing.assert_allclose(scale(policy_checkpoint.load(str(folder))[1]), old)
 
 
 def test_a_run_of_unknown_units_is_not_resumed(run, older, tmp_path):
@@ -338,7 +339,7 @@ def test_a_latent_head_goes_on_with_its_own_labels_only(run, path, tmp_path, cha
 
   command = parse(tmp_path / "x", *words(label(path, tmp_path / "same")))
   latent = policy_setup.setup(command.config).spec.latent
-  assert latent == serving.load(str(run))[1].latent
+  assert latent == policy_checkpoint.load(str(run))[1].latent
   with pytest.raises(errors.UserError, match=message):
     policy_setup.setup(
       parse(tmp_path / "x", *words(label(path, tmp_path / "other", **change))).config

@@ -13,6 +13,7 @@ from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
 from como_jax.observations import IMAGE, STATE, TASK
 from como_jax.serve import policy as serving
+from como_jax.serve import policy_checkpoint
 from como_jax.tasks import policy
 from tests.data import makers
 from tests.data.test_policy_pipeline import label
@@ -210,7 +211,7 @@ def test_guidance_of_a_policy_without_any_is_refused_early(grasps, tmp_path):
 
 def test_other_models_are_refused(tmp_path):
   with pytest.raises(errors.UserError, match="a policy is expected"):
-    serving.check({"model": {"kind": "motion"}}, "m")
+    policy_checkpoint.check({"model": {"kind": "motion"}}, "m")
   with pytest.raises(errors.UserError, match="config.checkpoint is empty"):
     serving.Policy.load("")
 
