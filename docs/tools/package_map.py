@@ -160,7 +160,7 @@ def places(rows: list[list[str]], arrows: list[tuple[str, str]]) -> dict[str, tu
     )
     return through + 0.01 * sum(map(abs, shifts))
 
-  choices = [(0.0, -0.5, 0.5) if len(row) < MOST - 1 else (0.0,) for row in rows]
+  choices = [(0.0, -0.5, 0.5) if len(row) < MOST else (0.0,) for row in rows]
   return at(min(itertools.product(*choices), key=cost))
 
 
