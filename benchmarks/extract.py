@@ -66,7 +66,7 @@ def main() -> None:
         f"--config.batch_size={options.batch_size}",
       ]
     ).config
-    settings = label_options.labeling_options(config)
+    settings = label_options.from_config(config)
     labeling = extract.open_work(settings)  # the task's plan, model and weights
     measure(options, settings, labeling, pathlib.Path(folder))
 

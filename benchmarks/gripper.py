@@ -20,8 +20,6 @@ import shlex
 import subprocess
 import sys
 
-from como_jax.inference import policy_evaluator
-
 ROOT = pathlib.Path(__file__).parent.parent
 MODES = ("standard", "quantile")
 GRIPPER = 3  # of Meta-World's four actions
@@ -94,6 +92,10 @@ def main() -> None:
   if options.roll:
     roll(*options.roll, options)
     return
+  sys.path.insert(0, str(ROOT))
+  import common  # not with --score and --roll, which import the modules of another checkout
+  import gripper_table
+
   rows: dict[str, dict] = {}
   versions = [(name, code) for name, code in (("before", options.before), ("after", ROOT)) if code]
   for task in options.tasks:
@@ -110,9 +112,9 @@ def main() -> None:
       rows[f"{task}, {kind}, {mode}, {version}"] = _row(
         options, task, kind, mode, version, code, rolls=rolls and mode in options.rollouts
       )
-      _table(options, rows)
-  import common  # not with --score and --roll, which import the modules of another checkout
-
+      text = gripper_table.text(options, rows, width=WIDTH)
+      (options.workdir / "gripper.md").write_text(text)
+      (options.workdir / "gripper.json").write_text(json.dumps(rows, indent=1))
   common.finish(
     "gripper",
     "Does a gripper open and close?",
@@ -301,6 +303,7 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
   from como_jax.assembly import policy_setup, policy_start
   from como_jax.data import value_transforms
   from como_jax.data.batching import Batching
+  from como_jax.inference import policy_evaluator
   from como_jax.serve import policy as serving
   from como_jax.train import rng
 
@@ -355,58 +358,6 @@ def score(run: str, kind: str, code: str, options: argparse.Namespace) -> dict:
     "own_accuracy": validation.get("gripper_accuracy"),
     "gripper_loss": [losses[0], losses[-1]] if losses else None,
   }
-
-
-def _table(options: argparse.Namespace, rows: dict[str, dict]) -> None:
-  sys.path.insert(0, str(ROOT))
-  from como_jax.evaluate import runs, success
-
-  columns = (
-    "task, policy, normalization, code",
-    "success",
-    "object held",
-    "closes near it",
-    "closes away from it",
-    "gripper accuracy",
-    "when closed",
-    "when open",
-    "one of its two values",
-    "gripper loss, first and last",
-    "action error",
-  )
-  lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-  for name, row in rows.items():
-    played, cells = row["episodes"], [name]
-    for key in ("success", "held"):
-      won = sum(one[key] for one in played)
-      cells.append(f"{won} of {len(played)}: {success.rate(won, len(played))}" if played else "")
-    for key in ("near", "far"):
-      closed, count = (sum(one[key][i] for one in played) for i in (0, 1))
-      cells.append(f"{100 * closed / count:.0f} % of {count}" if count else "")
-    cells += [
-      f"{100 * row[key]:.1f} %" for key in ("accuracy", "when_closed", "when_open", "exact")
-    ]
-    cells += [
-      "{:.3f}, {:.3f}".format(*row["gripper_loss"]) if row["gripper_loss"] else "",
-      f"{row['action_mse']:.3f}" if row["action_mse"] is not None else "",
-    ]
-    lines.append("| " + " | ".join(cells) + " |")
-  closed = {name.split(",")[0]: row["closed"] for name, row in rows.items()}
-  notes = "; ".join(f"{task}: {100 * share:.0f} % closed" for task, share in closed.items())
-  half, tenth = (100 * runs.detectable_episodes(options.episodes, rate=rate) for rate in (0.5, 0.1))
-  text = "\n".join(lines) + (
-    f"\n\n{options.demonstrations} demonstrations of each task, a tenth held out ({notes}), "
-    f"{options.used or 'all'} of the others used; policies {WIDTH} wide, {options.steps} steps of "
-    f"32 examples, one seed. Success: {options.episodes} episodes of at most {options.max_steps} "
-    "control steps, Wilson's interval. The action error is of the version's own units and "
-    "dimensions (before: with the gripper), so it compares within a version only.\n\nn = 1 run a "
-    "row: the intervals are about these trained policies, not about what trained them. Two "
-    f"policies of {options.episodes} episodes each differ detectably from {half:.0f} points on "
-    f"where success is about a half, from {tenth:.0f} where it is about 10 % (80 % power, 5 % "
-    "two-sided, one comparison).\n"
-  )
-  (options.workdir / "gripper.md").write_text(text)
-  (options.workdir / "gripper.json").write_text(json.dumps(rows, indent=1))
 
 
 def _prefixed(options: argparse.Namespace, command: list[str]) -> list[str]:

@@ -25,8 +25,9 @@ def default_path(workdir: pathlib.Path, *, several: bool) -> pathlib.Path:
 
   On Kubernetes that is its number, because a pod may come back on another node, whose name it has.
   """
-  pod = os.environ.get("JOB_COMPLETION_INDEX")
-  name = socket.gethostname() if pod is None else f"{os.environ.get('MEGASCALE_SLICE_ID', 0)}-{pod}"
+  pod, name = os.environ.get("JOB_COMPLETION_INDEX"), socket.gethostname()
+  if pod is not None:
+    name = f"{os.environ.get('MEGASCALE_SLICE_ID', '0')}-{pod}"
   host = f"-{name}" if several else ""
   return beside(workdir, f"supervise{host}.jsonl")
 

@@ -137,14 +137,14 @@ def _ingest(config: config_lib.ConfigDict) -> None:
 def _extract(config: config_lib.ConfigDict) -> None:
   from como_jax.inference import label_options
 
-  label_options.labeling_options(config)
+  label_options.from_config(config)
 
 
 def _rollout(config: config_lib.ConfigDict) -> None:
   from como_jax import sim
   from como_jax.inference import rollout_options
 
-  rollout_options.rollout_options(config)
+  rollout_options.from_config(config)
   locations.one_of("simulator", config.simulator, sim.SIMULATORS)
 
 

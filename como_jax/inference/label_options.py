@@ -38,7 +38,7 @@ class Options:
   data: DataOptions
 
 
-def labeling_options(config: Any) -> Options:
+def from_config(config: Any) -> Options:
   """Reads the options.
 
   Args:

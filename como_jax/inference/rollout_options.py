@@ -37,7 +37,7 @@ class Options:
   timeout: float
 
 
-def rollout_options(config: Any) -> Options:
+def from_config(config: Any) -> Options:
   """Reads the options.
 
   Args:

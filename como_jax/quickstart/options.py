@@ -26,7 +26,7 @@ class Options:
   episodes: int
 
 
-def quickstart_options(config: Any) -> Options:
+def from_config(config: Any) -> Options:
   """Reads the options.
 
   Args:

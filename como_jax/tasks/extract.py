@@ -65,7 +65,7 @@ def prepare(
   Raises:
     errors.UserError: a setting, checkpoint, data set or folder does not fit.
   """
-  options = label_options.labeling_options(command.config)
+  options = label_options.from_config(command.config)
   if first:
     rundir.check(
       command.workdir, command.config, resume=command.resume, overwrite=command.overwrite

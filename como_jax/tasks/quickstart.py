@@ -32,7 +32,7 @@ def run(command: config_lib.CommandLine) -> int:
     )
   workdir.mkdir(parents=True, exist_ok=True)
   atomic.write(file, json.dumps(requested, indent=2))
-  options = options_lib.quickstart_options(config)
+  options = options_lib.from_config(config)
   outcome = stages.run(plan.Plan(options, workdir, run_task).stages(), workdir)
   if outcome.complete:
     finish(workdir, seconds=outcome.seconds, skipped=outcome.skipped)

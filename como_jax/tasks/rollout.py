@@ -28,7 +28,7 @@ def run(command: config_lib.CommandLine, *, policy: planner.Policy | None = None
       other weights; nothing has been written.
   """
   workdir, resume, overwrite = command.workdir, command.resume, command.overwrite
-  options = rollout_options.rollout_options(command.config)
+  options = rollout_options.from_config(command.config)
   rundir.check(workdir, command.config, resume=resume, overwrite=overwrite)
   rollout = rollout_run.prepare(
     options, policy=policy, record=workdir / CHECKPOINT if resume else None

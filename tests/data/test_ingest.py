@@ -12,7 +12,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.data import ingest_manifest, locks, reader, shard_file, shards
-from tests.data import ingests, makers
+from tests.data import ingests, lerobot_folders, makers
 from tests.data.ingests import QUICK
 from tests.data.shown_clips import clips, contents
 
@@ -55,7 +55,7 @@ def test_folder_of_videos(tmp_path):
 
 @pytest.mark.parametrize("codec", ["jpeg", "h264"])
 def test_lerobot_with_several_cameras(tmp_path, codec):
-  source = makers.lerobot_v30(tmp_path / "set", image=True)
+  source = lerobot_folders.lerobot_v30(tmp_path / "set", image=True)
   output = str(tmp_path / "out")
   ingests.run(source, output, codec=codec, clip_frames=4, **QUICK)
   for clip in clips(output):

@@ -8,7 +8,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.data import ingest_manifest, shards
-from tests.data import ingests, makers
+from tests.data import ingests, lerobot_folders, makers
 from tests.data.ingests import QUICK
 from tests.data.shown_clips import clips
 
@@ -47,7 +47,7 @@ def test_damaged_videos_are_quarantined_and_the_rest_goes_on(tmp_path):
 
 
 def test_lerobot_episodes_are_quarantined_by_name(tmp_path):
-  source = makers.lerobot_v21(tmp_path / "set", (8, 11, 6))
+  source = lerobot_folders.lerobot_v21(tmp_path / "set", (8, 11, 6))
   os.remove(f"{source}/videos/chunk-000/observation.images.wrist/episode_000001.mp4")
   summary = ingests.run(source, str(tmp_path / "out"), **QUICK)
   assert summary.episodes == 2 and summary.quarantined == [

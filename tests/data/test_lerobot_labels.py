@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from como_jax import errors
 from como_jax.data import clip_plan, labels, lerobot_labels, shards, sources, video
-from tests.data import makers
+from tests.data import lerobot_folders, makers
 from tests.data.labeled_sets import SIZE, label, read
 
 LENGTHS = (8, 11, 6)
@@ -70,7 +70,7 @@ def check(root, cameras, lengths, *, numbers=None):
 
 
 def test_a_v3_data_set_is_copied_with_linked_videos(tmp_path):
-  source = makers.lerobot_v30(tmp_path / "lerobot", LENGTHS)
+  source = lerobot_folders.lerobot_v30(tmp_path / "lerobot", LENGTHS)
   (pathlib.Path(source) / "meta" / "stats.json").write_text("{}")
   # some editors begin a file with a byte order mark
   for file in pathlib.Path(source, "meta").glob("*.json"):
@@ -112,7 +112,7 @@ def read_source(source):
 
 def test_episodes_without_labels_get_none(tmp_path):
   """An episode that ingest put into quarantine is in the source still."""
-  source = makers.lerobot_v30(tmp_path / "lerobot", LENGTHS)
+  source = lerobot_folders.lerobot_v30(tmp_path / "lerobot", LENGTHS)
 
   class Broken(type(sources.open_source(source))):
     def __getitem__(self, i):
@@ -137,7 +137,7 @@ def test_episodes_without_labels_get_none(tmp_path):
 
 def test_rows_that_the_data_left_out_are_not_valid(tmp_path, monkeypatch):
   """Frames 4 and 5 of the second episode are in no clip, and neither are its last three."""
-  source = makers.lerobot_v30(tmp_path / "lerobot", LENGTHS)
+  source = lerobot_folders.lerobot_v30(tmp_path / "lerobot", LENGTHS)
   cut_clips = clip_plan.cut_clips
 
   def with_gaps(keep, *rest):
@@ -164,7 +164,7 @@ def test_rows_that_the_data_left_out_are_not_valid(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["v2.1", "videos", "shards"])
 def test_anything_else_is_written_anew(tmp_path, kind):
   if kind == "v2.1":
-    source = makers.lerobot_v21(tmp_path / "source", LENGTHS)
+    source = lerobot_folders.lerobot_v21(tmp_path / "source", LENGTHS)
   elif kind == "videos":
     source = makers.video_folder(tmp_path / "source", LENGTHS)
   else:
@@ -217,7 +217,8 @@ def test_anything_else_is_written_anew(tmp_path, kind):
 
 def test_the_robot_survives_ingest(tmp_path):
   data = makers.shards(
-    tmp_path / "s", source=sources.open_source(makers.lerobot_v21(tmp_path / "lerobot", LENGTHS))
+    tmp_path / "s",
+    source=sources.open_source(lerobot_folders.lerobot_v21(tmp_path / "lerobot", LENGTHS)),
   )
   again = makers.shards(tmp_path / "again", source=sources.open_source(data))
   lerobot_labels.export(
@@ -270,7 +271,7 @@ def test_groups_and_instructions_survive_and_segments_become_episodes_of_one_gro
 
 
 def test_groups_of_the_labeled_data_are_added_to_a_copy(tmp_path):
-  source = makers.lerobot_v30(tmp_path / "lerobot", LENGTHS)
+  source = lerobot_folders.lerobot_v30(tmp_path / "lerobot", LENGTHS)
 
   class Grouped(type(sources.open_source(source))):
     def __getitem__(self, i):
@@ -298,7 +299,7 @@ def test_damaged_episodes_are_left_out_of_a_new_data_set(tmp_path):
 
 
 def test_refusals_and_what_is_there_already(tmp_path):
-  source = makers.lerobot_v30(tmp_path / "lerobot", LENGTHS)
+  source = lerobot_folders.lerobot_v30(tmp_path / "lerobot", LENGTHS)
   data = makers.shards(tmp_path / "s", source=sources.open_source(source))
   folder, output = label(data, tmp_path / "l"), str(tmp_path / "out")
   lerobot_labels.export(folder, output, source=source, shards_path=data)
@@ -324,7 +325,7 @@ def test_refusals_and_what_is_there_already(tmp_path):
   mixed = makers.shards(tmp_path / "mixed", (5, 5), fps=(10.0, 20.0))
   with pytest.raises(errors.UserError, match="the clips have 10, 20 frames a second"):
     lerobot_labels.check(str(tmp_path / "new"), source=mixed, shards_path=mixed, resume=False)
-  other = makers.lerobot_v30(tmp_path / "other", (8, 4, 6))
+  other = lerobot_folders.lerobot_v30(tmp_path / "other", (8, 4, 6))
   with pytest.raises(errors.UserError, match="were extracted from .*not from .*other"):
     lerobot_labels.export(folder, str(tmp_path / "new"), source=other, shards_path=data)
   note = tmp_path / "out" / lerobot_labels.NOTE
@@ -337,7 +338,7 @@ def test_refusals_and_what_is_there_already(tmp_path):
 
 
 def test_features_kept_by_hugging_face_follow(tmp_path):
-  source = pathlib.Path(makers.lerobot_v30(tmp_path / "lerobot", LENGTHS))
+  source = pathlib.Path(lerobot_folders.lerobot_v30(tmp_path / "lerobot", LENGTHS))
   file = next((source / "data").rglob("*.parquet"))
   held = {
     "info": {

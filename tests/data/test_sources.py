@@ -4,7 +4,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.data import sources
-from tests.data import makers
+from tests.data import lerobot_folders, makers
 
 
 def test_detect_says_what_was_expected(tmp_path):
@@ -18,8 +18,8 @@ def test_detect_says_what_was_expected(tmp_path):
 
 def test_a_folder_of_data_sets_or_inside_one_is_refused_by_name(tmp_path):
   inside = str(tmp_path / "sets" / "one")
-  makers.lerobot_v21(inside)
-  makers.lerobot_v30(str(tmp_path / "sets" / "two"))
+  lerobot_folders.lerobot_v21(inside)
+  lerobot_folders.lerobot_v30(str(tmp_path / "sets" / "two"))
   with pytest.raises(
     errors.UserError,
     match=(

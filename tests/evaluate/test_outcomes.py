@@ -8,6 +8,18 @@ from como_jax.evaluate import outcomes, success
 
 TASKS = ("push", "suite/3", "pull")
 
+# an episode that could not be played
+DIED = {
+  "task": "a",
+  "episode": 0,
+  "seed": 0,
+  "success": False,
+  "steps": 0,
+  "wall": 1.0,
+  "video": "",
+  "error": "died",
+}
+
 
 def episode(task, number, won, *, steps=10, error="", video="", wall=2.0):
   return {
@@ -120,16 +132,6 @@ def test_rollouts_that_are_odd():
 
 
 def test_no_result_at_all_has_no_rate():
-  episode = {
-    "task": "a",
-    "episode": 0,
-    "seed": 0,
-    "success": False,
-    "steps": 0,
-    "wall": 1.0,
-    "video": "",
-    "error": "died",
-  }
   errors = [{"task": "a", "episode": 0, "seed": 0, "error": "died"}]
-  assert outcomes.summary([episode], ["a"]) == {"tasks": {}, "overall": None, "errors": errors}
-  assert outcomes.eval_info([episode], {"a": ("toy", 0)})["overall"]["pc_success"] is None
+  assert outcomes.summary([DIED], ["a"]) == {"tasks": {}, "overall": None, "errors": errors}
+  assert outcomes.eval_info([DIED], {"a": ("toy", 0)})["overall"]["pc_success"] is None

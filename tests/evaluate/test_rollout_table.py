@@ -1,6 +1,7 @@
 """The table of a rollout's results."""
 
 from como_jax.evaluate import outcomes, rollout_table
+from tests.evaluate.test_outcomes import DIED
 
 
 def test_the_table_of_results():
@@ -27,18 +28,8 @@ def test_the_table_of_results():
 
 
 def test_a_table_without_any_result():
-  episode = {
-    "task": "a",
-    "episode": 0,
-    "seed": 0,
-    "success": False,
-    "steps": 0,
-    "wall": 1.0,
-    "video": "",
-    "error": "died",
-  }
   assert rollout_table.text(
-    outcomes.summary([episode], ["a"]), outcomes.eval_info([episode], {"a": ("toy", 0)})
+    outcomes.summary([DIED], ["a"]), outcomes.eval_info([DIED], {"a": ("toy", 0)})
   ) == (
     "1 s, 1.00 s an episode\n1 episodes could not be played and are not counted: --resume tries "
     "them again"

@@ -19,14 +19,14 @@ def text_of(kind, call):
 
 
 def mesh_of(config):
-  return label_options.make_mesh(label_options.labeling_options(config))
+  return label_options.make_mesh(label_options.from_config(config))
 
 
 def test_every_option_is_that_of_the_config(tmp_path):
   config = command(
     tmp_path, "--config.data.path=D", "--config.data.cameras=['a','b']", "--config.offset_seconds=1"
   ).config
-  options = label_options.labeling_options(config)
+  options = label_options.from_config(config)
   values = config.to_dict()
   del values["task"]
   assert dataclasses.asdict(options) == {**values, "data": {**values["data"]}}
@@ -38,9 +38,9 @@ def test_every_option_is_that_of_the_config(tmp_path):
 def test_a_type_that_models_do_not_have(tmp_path):
   config = command(tmp_path).config
   for config.dtype in ("", "bfloat16"):
-    assert label_options.labeling_options(config).dtype == config.dtype
+    assert label_options.from_config(config).dtype == config.dtype
   config.dtype = "bfloat"
-  line = text_of(errors.UserError, lambda: label_options.labeling_options(config))
+  line = text_of(errors.UserError, lambda: label_options.from_config(config))
   assert line.startswith("config.dtype='bfloat': did you mean 'bfloat16'?") and line.endswith(
     ', or "" for the model\'s own'
   )

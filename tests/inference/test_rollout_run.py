@@ -19,7 +19,7 @@ def toy(monkeypatch):
 
 
 def options_of(**changes):
-  return dataclasses.replace(rollout_options.rollout_options(command("w").config), **changes)
+  return dataclasses.replace(rollout_options.from_config(command("w").config), **changes)
 
 
 def test_further_arguments_of_a_simulator():
@@ -31,10 +31,10 @@ def test_further_arguments_of_a_simulator():
   config = config_lib.parse(["main", *words]).config
   config.tasks = ()
   with pytest.raises(errors.UserError, match="config.build: toy has no 'initial'"):
-    rollout_run.prepare(rollout_options.rollout_options(config), policy=Fake())
+    rollout_run.prepare(rollout_options.from_config(config), policy=Fake())
   with config.ignore_type(), config.unlocked():
     config.build, config.tasks, config.cameras = {"speed": 2.0}, ("line",), ("side",)
-  rollout = rollout_run.prepare(rollout_options.rollout_options(config), policy=Fake())
+  rollout = rollout_run.prepare(rollout_options.from_config(config), policy=Fake())
   assert rollout.build.keywords == {"speed": 2.0}
 
 

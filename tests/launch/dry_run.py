@@ -9,8 +9,6 @@ import subprocess
 import sys
 from unittest import mock
 
-sys.path.append(str(pathlib.Path(__file__).parent.parent.parent / "launch"))
-
 import common
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -1,13 +1,7 @@
 """What an exit code says, and how a run's ends are counted."""
 
-import pathlib
-import sys
-
-import pytest
-
-sys.path.append(str(pathlib.Path(__file__).parent.parent.parent / "launch"))
-
 import failures
+import pytest
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,15 @@ def test_gke_jobset():
   assert shlex.split(xpk[-1].removeprefix("--command="))[-4:] == [*PROGRAM, "--expect=tpu"]
 
 
+def test_without_a_volume_for_the_ledger_restarts_are_bounded():
+  words = ["--name=first", IMAGE, "--type=v5e-16", "--restarts=7"]
+  found, _ = jobset(*words)
+  assert found["spec"]["failurePolicy"] == {
+    "maxRestarts": 7,
+    "rules": [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+  }
+
+
 @pytest.mark.parametrize(
   "kind, hosts, chips, topology, label",
   [

@@ -2,14 +2,9 @@
 
 import json
 import os
-import pathlib
-import sys
-
-import pytest
-
-sys.path.append(str(pathlib.Path(__file__).parent.parent.parent / "launch"))
 
 import ledger as ledger_lib
+import pytest
 from common import errors
 
 

@@ -3,7 +3,6 @@
 Its batch script runs here with stand-ins for the cluster.
 """
 
-import importlib
 import json
 import os
 import shlex
@@ -12,11 +11,10 @@ import subprocess
 import sys
 
 import pytest
+import slurm
 
 from tests import limits
 from tests.launch.dry_run import FAKE, PROGRAM, ROOT, launch, stand_in
-
-slurm = importlib.import_module("slurm")  # of launch/, which dry_run puts on the path
 
 
 def test_slurm_script():

@@ -12,7 +12,9 @@ import sys
 import time
 
 import pytest
+import supervise as supervise_lib
 
+from como_jax.train import watchdog
 from tests import limits
 from tests.launch import fake
 
@@ -353,3 +355,17 @@ def test_a_command_that_does_not_exist(tmp_path):
     cwd=tmp_path,
   )
   assert done.returncode == 2 and "no-such-program: No such file" in done.stderr
+
+
+def test_the_run_knows_that_somebody_starts_it_again(tmp_path):
+  assert supervise_lib.SUPERVISED == watchdog.SUPERVISED
+  told = tmp_path / "told"
+  words = [sys.executable, str(ROOT / "launch" / "supervise.py"), f"--workdir={tmp_path}/run", "--"]
+  subprocess.run(
+    [*words, "sh", "-c", f'echo "${watchdog.SUPERVISED}" > "{told}"'],
+    check=True,
+    timeout=limits.SAFETY_NET,
+    env=environment(),
+    capture_output=True,
+  )
+  assert told.read_text() == "1\n"

@@ -8,12 +8,9 @@ import sys
 import types
 
 import pytest
+import tpu_keep
 
 from tests import limits
-
-sys.path.append(str(pathlib.Path(__file__).parent.parent.parent / "launch"))
-
-import tpu_keep
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Answers one call after the other: a list of answers per kind of call, the last one again and

@@ -1,6 +1,5 @@
 """What launch/tpu_vm.py would do, word for word, what it refuses, and how it reaches the hosts."""
 
-import importlib
 import os
 import re
 import shlex
@@ -10,11 +9,11 @@ import tarfile
 from unittest import mock
 
 import pytest
+import tpu_slices
 
 from tests import limits
 from tests.launch.dry_run import PROGRAM, ROOT, commands, common, launch, stand_in
 
-tpu_slices = importlib.import_module("tpu_slices")  # of launch/, which dry_run puts on the path
 POD = ["--zone=us-east5-b", "--type=v5e-16"]
 TWO = ["--zone=us-east5-b", "--type=v5e-16x2", "--project=p"]
 

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def test_every_option_is_that_of_the_config():
   words = ["--config.tasks=('push',)", "--config.labeled=3"]
   config = config_lib.parse(["main", f"--config={ROOT}/configs/quickstart.py", *words]).config
-  options = options_lib.quickstart_options(config)
+  options = options_lib.from_config(config)
   values = config.to_dict()
   del values["task"]
   assert dataclasses.asdict(options) == values

@@ -12,7 +12,7 @@ from como_jax.quickstart import options as options_lib
 from como_jax.quickstart import plan
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-OPTIONS = options_lib.quickstart_options(
+OPTIONS = options_lib.from_config(
   config_lib.parse(["main", f"--config={ROOT}/configs/quickstart.py:debug"]).config
 )
 
@@ -34,8 +34,7 @@ def test_tokens_are_kept_where_they_are_few_and_come_again(
     ]
   ).config
   words = plan.policy_overrides(
-    options_lib.quickstart_options(config),
-    *(tmp_path / name for name in ("shards", "motion", "labels")),
+    options_lib.from_config(config), *(tmp_path / name for name in ("shards", "motion", "labels"))
   )
   assert (
     ("--config.policy.cache_tokens=True" in words)

@@ -25,7 +25,7 @@ def _ordered(tmp_path, monkeypatch):
     data=types.SimpleNamespace(source="SOURCE", folder="SHARDS"),
     stream=lambda **given: told.calls.append(("stream", given)) or "STREAM",
   )
-  options = label_options.labeling_options(command(tmp_path).config)
+  options = label_options.from_config(command(tmp_path).config)
   options = dataclasses.replace(options, batch_size=8, pairs_batch=5, timeout=6.0)
   for module, name, value in (
     (extract, "open_work", work),
@@ -35,7 +35,7 @@ def _ordered(tmp_path, monkeypatch):
     monkeypatch.setattr(module, name, note(name, value))
   monkeypatch.setattr(
     label_options,
-    "labeling_options",
+    "from_config",
     lambda config: (
       told.calls.append("read") or dataclasses.replace(options, lerobot=config.lerobot)
     ),
@@ -134,7 +134,7 @@ def test_the_order_of_a_run(ordered, tmp_path, capsys):
 
 def test_a_run_is_the_model_its_data_and_their_plan(monkeypatch, tmp_path):
   words = ("--config.checkpoint=C", "--config.dtype=bfloat16")
-  options = label_options.labeling_options(command(tmp_path, *words).config)
+  options = label_options.from_config(command(tmp_path, *words).config)
   data = types.SimpleNamespace(plan=lambda: "PLAN")
   monkeypatch.setattr(
     motion_checkpoint, "load", lambda path, *, dtype: {("C", "bfloat16"): "TRAINED"}[path, dtype]

@@ -87,9 +87,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
 
 
 def test_processes_share_the_shards(checkpoint, whole, tmp_path):
-  options = label_options.labeling_options(
-    command(tmp_path, f"--config.checkpoint={checkpoint}").config
-  )
+  options = label_options.from_config(command(tmp_path, f"--config.checkpoint={checkpoint}").config)
   work = extract.open_work(options)
   (tmp_path / "shared").mkdir()
   folder, frames = str(tmp_path / "shared"), {}

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def planned(config, workdir):
-  asked = options.quickstart_options(config)
+  asked = options.from_config(config)
   return plan.Plan(asked, workdir, quickstart.run_task).stages()
 
 

@@ -233,3 +233,11 @@ def test_the_watchdog_knows_what_the_loop_is_at(played):
     *[("phase", "save"), ("wait",), ("ends", "save")],
     ("over",),
   ]
+
+
+def test_looking_for_a_finite_checkpoint_is_no_stall(played):
+  calls = []
+  with pytest.raises(errors.NonFiniteError):
+    played(steps=9, metrics={5: float("nan")}, calls=calls, watchdog=Watch)
+  at = calls.index(("restart_point", 5))
+  assert calls[at - 1] == ("phase", "restart point")

@@ -13,7 +13,7 @@ import pytest
 from como_jax import errors
 from como_jax.data import episode, sources
 from como_jax.data.sources import video_folder, video_groups
-from tests.data import makers
+from tests.data import lerobot_folders, makers
 from tests.data.made_videos import shown, video_files
 
 
@@ -266,7 +266,7 @@ def test_each_real_folder_and_file_is_read_once(tmp_path):
 
 def test_data_sets_below_a_video_folder_are_not_its_videos(tmp_path):
   path = video_files(tmp_path, "own.mp4")
-  makers.lerobot_v21(tmp_path / "one", (3,))
+  lerobot_folders.lerobot_v21(tmp_path / "one", (3,))
   (tmp_path / "page").mkdir()
   (tmp_path / "page" / "manifest.json").write_text('{"icons": []}')
   (tmp_path / "kept").mkdir()
