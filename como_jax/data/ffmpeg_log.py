@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from av import logging
+from como_jax.data.pyav import logging
 
 # Words in messages that mean that pictures are wrong or missing.
 _DAMAGE = (

@@ -96,5 +96,5 @@ def decode(
       images = video.decode_h264(blob, [int(frames[i]) % per for i in indices])
       for i in indices:
         out[i][:] = images[int(frames[i]) % per]
-  except video.DECODE_ERRORS as error:
+  except video.decode_errors() as error:
     raise video.UnreadableError(f"damaged {codec} frame ({error})") from error

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import simplejpeg
-from av.error import FFmpegError
 from PIL import Image
+
+from como_jax.data import pyav
 
 if TYPE_CHECKING:
   from como_jax.data.sources.options import SourceOptions
 
-# Exceptions of PyAV, the file system and the parsers in this package when the bytes are damaged.
-DECODE_ERRORS = (FFmpegError, OSError, ValueError, EOFError)
+
+def decode_errors() -> tuple[type[Exception], ...]:
+  """Exceptions of PyAV, the file system and the parsers in this package for damaged bytes."""
+  return (*pyav.errors(), OSError, ValueError, EOFError)
 
 
 class UnreadableError(Exception):

@@ -1,15 +1,15 @@
 """Encodes the video files of a LeRobot data set: H.264, several episodes in a file."""
 
+from __future__ import annotations  # PyAV is imported at its first use
+
 import dataclasses
 import fractions
 import pathlib
 
-import av
 import numpy as np
-from av.container import OutputContainer
-from av.video.frame import PictureType
 
 from como_jax import errors
+from como_jax.data.pyav import OutputContainer, PictureType, av
 
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 FILES_A_CHUNK = 1000
@@ -91,7 +91,7 @@ class VideoFiles:
       self._file.container.close()
       self._file = None
 
-  def _open(self) -> "_OpenFile":
+  def _open(self) -> _OpenFile:
     """Closes the current file and opens the next one."""
     self.close()
     self._number, self._count = self._number + 1, 0

@@ -5,6 +5,8 @@ file is either read to its end or refused (`UnreadableError`). Damaged or missin
 reported, if the container or the decoder shows them.
 """
 
+from __future__ import annotations  # PyAV is imported at its first use
+
 import dataclasses
 import functools
 import os
@@ -12,15 +14,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 
 from como_jax.data import video_color, video_end, video_stream
 from como_jax.data.images import (
-  DECODE_ERRORS,
   DECODING,
   Geometry,
   UnreadableError,
+  decode_errors,
   decode_image,
   decode_jpeg,
   encode_jpeg,
@@ -28,18 +29,19 @@ from como_jax.data.images import (
   reduction,
   resize,
 )
+from como_jax.data.pyav import av
 from como_jax.data.video_encode import H264Encoder, decode_h264
 
 if TYPE_CHECKING:  # sources import this module
   from como_jax.data.sources.options import SourceOptions
 
 __all__ = [
-  "DECODE_ERRORS",
   "DECODING",
   "Geometry",
   "H264Encoder",
   "Info",
   "UnreadableError",
+  "decode_errors",
   "decode_h264",
   "decode_image",
   "decode_jpeg",
@@ -131,7 +133,7 @@ def read(
   geometry: Geometry,
   *,
   notes: list[str] | None = None,
-  options: "SourceOptions | None" = None,
+  options: SourceOptions | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
   """Yields all frames of a video in order: (seconds since the first frame, [H, W, 3]).
 
@@ -169,7 +171,7 @@ def read_at(
   geometry: Geometry,
   *,
   notes: list[str] | None = None,
-  options: "SourceOptions | None" = None,
+  options: SourceOptions | None = None,
   whole: bool = False,
 ) -> Iterator[np.ndarray]:
   """Yields the frame nearest to each time, [H, W, 3]; of two equally near frames, the earlier.
@@ -254,7 +256,7 @@ def _converter(
   stream: av.VideoStream,
   geometry: Geometry,
   notes: list[str],
-  options: "SourceOptions | None",
+  options: SourceOptions | None,
   untagged: str = "",
 ) -> video_color.Converter:
   aspect = stream.sample_aspect_ratio

@@ -7,11 +7,12 @@ of more than 8 bits are scaled by their bit depth. High dynamic range (PQ and HL
 SDR, see `ToneMap`. The primaries of SDR pictures in BT.2020 or BT.601 are not converted.
 """
 
-import av
+from __future__ import annotations  # PyAV is imported at its first use
+
 import numpy as np
-from av.video.reformatter import Colorspace, VideoReformatter
 
 from como_jax.data import images
+from como_jax.data.pyav import Colorspace, VideoReformatter, av
 
 # Numbers of ITU-T H.273, which FFmpeg uses for a frame's matrix, transfer function and primaries.
 _UNSPECIFIED = 2
@@ -163,7 +164,7 @@ class Converter:
     """
     try:
       return self._convert(frame)
-    except images.DECODE_ERRORS as error:
+    except images.decode_errors() as error:
       raise images.UnreadableError(
         f"pixels of format {frame.format.name!r} cannot be converted ({error})"
       ) from error

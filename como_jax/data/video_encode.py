@@ -1,13 +1,15 @@
 """Encodes a few frames as an H.264 blob, the second codec of shards, and decodes it."""
 
+from __future__ import annotations  # PyAV is imported at its first use
+
 import io
 from collections.abc import Iterable
 from fractions import Fraction
 
-import av
 import numpy as np
 
 from como_jax.data import images, video_color, video_end
+from como_jax.data.pyav import av
 
 _BT601, _LIMITED = 6, 1  # codes of ITU-T H.273 and FFmpeg
 H264_RATE = 25  # frame number = pts * time base * rate; the true times are stored with the clip

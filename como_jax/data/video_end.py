@@ -8,17 +8,18 @@ looks like a shorter stream. If its frames are stored in another order than they
 stream may then also lack single frames before its last frames.
 """
 
+from __future__ import annotations  # PyAV is imported at its first use
+
 import contextlib
 import os
 import re
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from av.container import InputContainer
 
-from como_jax.data.images import DECODE_ERRORS, UnreadableError
+from como_jax.data.images import UnreadableError, decode_errors
+from como_jax.data.pyav import InputContainer, av
 
 if TYPE_CHECKING:
   from como_jax.data.video_pictures import Tally
@@ -31,7 +32,7 @@ _SLICE = re.compile(rb"\x00\x00\x01[\x00-\x3f]")  # the beginning of a slice in 
 
 
 def check(
-  path: str, container: InputContainer, stream: av.VideoStream, tally: "Tally", rate: float
+  path: str, container: InputContainer, stream: av.VideoStream, tally: Tally, rate: float
 ) -> list[str]:
   """Checks a file that was read to its end.
 
@@ -95,7 +96,7 @@ def time_base(stream: av.VideoStream) -> Fraction:
   return stream.time_base
 
 
-def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: "Tally") -> list[str]:
+def _last_frame(path: str, kind: str, stream: av.VideoStream, tally: Tally) -> list[str]:
   """Checks the last frame of a container that declares no length; returns remarks.
 
   Raises `UnreadableError` when the frame is not complete.
@@ -166,7 +167,7 @@ def _last_picture(context: av.VideoCodecContext, packets: list[av.Packet], fille
   assert isinstance(decoder, av.VideoCodecContext)  # of the name of one
   decoder.extradata, decoder.thread_count = context.extradata, 1
   frames = []
-  with contextlib.suppress(*DECODE_ERRORS):
+  with contextlib.suppress(*decode_errors()):
     for packet in packets[:-1]:
       decoder.decode(packet)
     frames += decoder.decode(av.Packet(bytes(packets[-1]) + filler))

@@ -3,16 +3,15 @@
 Every packet must give a picture. What the counts mean for a whole file is judged by `video_end`.
 """
 
+from __future__ import annotations  # PyAV is imported at its first use
+
 import dataclasses
 from collections import deque
 from collections.abc import Iterator
 
-import av
-from av.container import InputContainer
-from av.video.frame import PictureType
-
 from como_jax.data import ffmpeg_log, video_end
-from como_jax.data.images import DECODE_ERRORS, UnreadableError
+from como_jax.data.images import UnreadableError, decode_errors
+from como_jax.data.pyav import InputContainer, PictureType, av
 
 _SKIPPING = {
   "mpeg4",
@@ -99,7 +98,7 @@ def pictures(
         return
       decoder.expect(packet)
       yield from decoder.decode(packet)
-  except DECODE_ERRORS as error:
+  except decode_errors() as error:
     if not tally.decoded:
       raise
     text = getattr(error, "strerror", None) or str(error)
@@ -196,7 +195,7 @@ class _Decoder:
     if self._in_order is not None:
       self._in_order.append(packet.pts)
 
-  def decode(self, packet: "av.Packet[av.VideoStream]") -> Iterator[av.VideoFrame]:
+  def decode(self, packet: av.Packet[av.VideoStream]) -> Iterator[av.VideoFrame]:
     """Yields the frames that a packet completes. Raises `UnreadableError` when one is damaged."""
     tally = self._tally
     with ffmpeg_log.errors() as log:
@@ -222,7 +221,8 @@ class _Decoder:
 
   def _begin(self, frame: av.VideoFrame) -> None:
     """Notes the first picture. Raises `UnreadableError` when it refers to others before it."""
-    if self._any_start and frame.pict_type not in (PictureType.NONE, PictureType.I):
+    kinds = PictureType
+    if self._any_start and frame.pict_type not in (kinds.NONE, kinds.I):
       raise UnreadableError(
         "no key frame in the file: its first picture refers to others that it does not hold"
       )

@@ -5,20 +5,19 @@ two things are checked: every packet gave a picture, and the container's declara
 (`video_end`). A file is read to its end or refused. Everything left out or repaired is in `notes`.
 """
 
+from __future__ import annotations  # PyAV is imported at its first use
+
 import contextlib
 import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.stream import Disposition
-from av.video.frame import PictureType
 
 from como_jax.data import ffmpeg_log, transport_stream, video_end, video_pictures
-from como_jax.data.images import DECODE_ERRORS, UnreadableError
+from como_jax.data.images import UnreadableError, decode_errors
+from como_jax.data.pyav import Disposition, InputContainer, PictureType, av
 
 DEFAULT_RATE = 25.0  # frames per second of a stream without time stamps and without a declared rate
 # Largest number of consecutive frames without a usable time stamp that get interpolated times.
@@ -38,7 +37,6 @@ _MARKING = {
   "msmpeg4",
 }
 _MARKING |= {"msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1"}
-_STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _SEEKABLE = ("mov", "matroska", "mpegts")  # containers whose packets have presentation times
 
 
@@ -66,7 +64,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
       if message:  # some demuxers already read data when they open a file
         raise UnreadableError(f"damaged: FFmpeg reports {message!r}")
       yield container, _prepare(best_stream(container))
-  except DECODE_ERRORS as error:
+  except decode_errors() as error:
     raise UnreadableError(reason(error)) from error
 
 
@@ -75,7 +73,7 @@ def best_stream(container: InputContainer) -> av.VideoStream:
 
   Raises `UnreadableError`.
   """
-  moving = [stream for stream in container.streams.video if not stream.disposition & _STILL]
+  moving = [stream for stream in container.streams.video if not _is_still(stream)]
   if not moving:
     covers = " (only a cover picture)" if container.streams.video else ""
     raise UnreadableError(f"no video stream in the file{covers}")
@@ -90,6 +88,11 @@ def best_stream(container: InputContainer) -> av.VideoStream:
       -stream.index,
     ),
   )
+
+
+def _is_still(stream: av.VideoStream) -> bool:
+  still = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+  return bool(stream.disposition & still)
 
 
 def _prepare(stream: av.VideoStream) -> av.VideoStream:
@@ -146,7 +149,7 @@ def _without_key_frame(tally: video_pictures.Tally) -> bool:
 
 
 def _note_streams(container: InputContainer, stream: av.VideoStream, notes: list[str]) -> None:
-  moving = [other for other in container.streams.video if not other.disposition & _STILL]
+  moving = [other for other in container.streams.video if not _is_still(other)]
   if len(moving) > 1:
     notes.append(
       f"{len(moving)} video streams: number {stream.index} ({stream.width}x{stream.height} "
@@ -189,7 +192,7 @@ def _enter(
     try:
       container.seek(position, stream=stream)
       first = next(pictures, None)
-    except (UnreadableError, *DECODE_ERRORS):
+    except (UnreadableError, *decode_errors()):
       # Try further back. If the file is damaged, the error is raised when it is read from there.
       first = None
     # A first picture that is not an intra picture was built up over several frames, and is not

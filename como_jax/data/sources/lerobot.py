@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from av.error import FFmpegError
 
 from como_jax import errors
-from como_jax.data import episode, video
+from como_jax.data import episode, pyav, video
 from como_jax.data.sources import lerobot_clock as clock
 from como_jax.data.sources import lerobot_features as layout
 from como_jax.data.sources import lerobot_images as images
@@ -242,7 +241,7 @@ class LeRobot(Source):
 
     False when the picture cannot be read; the error is reported when its episode is read.
     """
-    with contextlib.suppress(video.UnreadableError, FFmpegError, *images.ERRORS):
+    with contextlib.suppress(video.UnreadableError, *pyav.errors(), *images.ERRORS):
       if camera.video:
         return video.probe(self._first_video(camera.key)).deep_gray
       cells = tables.first_cell(sample, camera.key) if sample else None
