@@ -68,7 +68,10 @@ def main() -> None:
     ).config
     settings = label_options.from_config(config)
     labeling = extract.open_work(settings)  # the task's plan, model and weights
-    measure(options, settings, labeling, pathlib.Path(folder))
+    parts = measure(options, settings, labeling, pathlib.Path(folder))
+  common.finish(
+    f"extract-{options.preset}", "What labeling costs beyond the frozen encoder", parts, options
+  )
 
 
 def measure(
@@ -76,8 +79,8 @@ def measure(
   settings: label_options.Options,
   labeling: label_run.LabelingRun,
   folder: pathlib.Path,
-) -> None:
-  """Runs the rounds and prints the table.
+) -> list[str]:
+  """Runs the rounds; the setting and the table, in Markdown.
 
   Args:
     options: of the program.
@@ -161,12 +164,7 @@ def measure(
     "slowest round",
     "CPU ms a frame",
   )
-  common.finish(
-    f"extract-{options.preset}",
-    "What labeling costs beyond the frozen encoder",
-    [setting, common.table(columns, rows)],
-    options,
-  )
+  return [setting, common.table(columns, rows)]
 
 
 def _motion(model, params, images):

@@ -3,7 +3,8 @@
 Matrix products and convolutions count; a multiply-add is 2 operations. Nothing is compiled, and the
 result does not depend on the machine. Loops count with all iterations, and recomputation (remat)
 counts as often as it is traced. Operations that no result depends on do not count, because XLA
-removes them.
+removes them. cuDNN's fused attention counts as the products that XLA's attention would do, so a
+trace for a GPU counts what one for a CPU does, but for the tokens that cuDNN is padded with.
 """
 
 import math
@@ -71,7 +72,14 @@ def _convolution(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bo
 
 def _scan(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
   body, length = equation.params["jaxpr"].jaxpr, equation.params["length"]
-  constants, carried = equation.params["num_consts"], equation.params["num_carry"]
+  # Not all versions of jax have these numbers as parameters. What is scanned over or stacked has
+  # one more axis outside the body.
+  scanned, stacked = (
+    sum(_rank(outer) > _rank(inner) for outer, inner in zip(*pairs, strict=True))
+    for pairs in ((equation.invars, body.invars), (equation.outvars, body.outvars))
+  )
+  carried = len(body.outvars) - stacked
+  constants = len(body.invars) - carried - scanned
   outs = live
   while True:  # a carry is live when a later iteration needs it
     operations, used = _walk(body, outs)
@@ -84,6 +92,10 @@ def _scan(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...
     if wider == outs:
       return length * operations, used
     outs = wider
+
+
+def _rank(var: Any) -> int:
+  return len(var.aval.shape)
 
 
 def _while(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
@@ -107,6 +119,21 @@ def _kernel(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, .
   return math.prod(equation.params["grid_mapping"].grid) * _walk(equation.params["jaxpr"], ())[
     0
   ], _all_inputs(equation)
+
+
+def _fused_attention(products: int) -> Any:
+  """The rule of cuDNN's attention: so many products of queries, or scores, with keys or values.
+
+  Two forward, four backward: the scores that the kernel computes again are not counted, as XLA
+  keeps them.
+  """
+
+  def rule(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
+    query, key = (var.aval.shape for var in equation.invars[:2])
+    tokens = 2 if equation.params["layout"] else 1  # [B, H, N, d], or [B, N, H, d]
+    return 2.0 * products * math.prod(query) * key[tokens], _all_inputs(equation)
+
+  return rule
 
 
 def _shard_map(equation: Any, live: tuple[bool, ...]) -> tuple[float, tuple[bool, ...]]:
@@ -135,4 +162,6 @@ _RULES = {
   "cond": _branches,
   "pallas_call": _kernel,
   "shard_map": _shard_map,
+  "dot_product_attention_fwd_wrapper": _fused_attention(2),
+  "dot_product_attention_bwd_wrapper": _fused_attention(4),
 }

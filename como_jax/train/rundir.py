@@ -189,9 +189,17 @@ def versions() -> dict[str, str | bool | None]:
   return {
     "como_jax": como_jax.__version__,
     "python": platform.python_version(),
-    **{name: importlib.metadata.version(name) for name in names},
+    **{name: _version(name) for name in names},
     **commit(pathlib.Path(como_jax.__file__).parent.parent),
   }
+
+
+def _version(package: str) -> str | None:
+  """Its version; None where it is not installed, as PyAV where no video is decoded."""
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
 
 
 def commit(root: pathlib.Path) -> dict[str, str | bool | None]:
