@@ -89,11 +89,13 @@ def _models(size: str) -> tuple[list[tuple], list[str]]:
   lowered = [_lower(run, *made[run.case, run.dtype], arguments[run.case]) for run in runs]
   with concurrent.futures.ThreadPoolExecutor() as pool:  # XLA compiles outside Python's lock
     compiled = list(pool.map(lambda program: program.compile(), lowered))
+  print(f"{len(runs)} programs compiled", flush=True)
   results = {}
   for run, program in zip(runs, compiled, strict=True):
     inputs = jax.device_put(arguments[run.case], jax.devices(run.platform)[0])
     loss, grads = program(*inputs)
     results[run] = float(loss), _flat(grads)
+    print(run, results[run][0], flush=True)
   rows, wrong = [], []
   for run in here:
     loss, grads = results[run]

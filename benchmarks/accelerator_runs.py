@@ -3,9 +3,12 @@
 Their data are JPEG shards of moving textures (`Synthetic` of input_pipeline_data.py).
 """
 
+import collections
 import functools
+import gzip
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -26,6 +29,19 @@ DATA = {"published": (24, 224), "tiny": (2, 64)}
 # variant of configs/motion.py, batch, steps, profiled steps
 INPUT = {"published": ("published", 256, 30, "(20,24)"), "tiny": ("debug", 4, 6, "(4,5)")}
 STEPS = 20
+# Kind of a GPU kernel -> parts of its name, in the order in which they are looked for.
+KERNELS = {
+  "matrix products": ("nvjet", "gemm", "cutlass"),
+  "fused attention": ("cudnn",),
+  "copies": ("mem",),
+  "pads, slices, conversions, broadcasts": (
+    "loop_pad",
+    "loop_slice",
+    "loop_convert",
+    "loop_broadcast",
+  ),
+  "other fused elementwise work and reductions": ("",),
+}
 # The names of one XLA option, in the order of their age: operations that give the same bits again.
 DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true", "--xla_gpu_deterministic_ops=true")
 
@@ -73,7 +89,38 @@ def input(size: str, out: pathlib.Path) -> list[str]:
   return [
     f"{config}, batch {batch}, {steps} steps; {devices}; {last}",
     common.table(("of the run", "value"), rows),
+    *(kernels(path) for path in traces if path.name.endswith(".trace.json.gz")),
   ]
+
+
+def kernels(trace: pathlib.Path) -> str:
+  """A table of what the device did in a trace, by kind of kernel; "" without device events.
+
+  Args:
+    trace: NAME.trace.json.gz of jax's profiler.
+  """
+  with gzip.open(trace) as file:
+    events = json.load(file)["traceEvents"]
+  streams = {
+    (event["pid"], event["tid"])
+    for event in events
+    if event.get("ph") == "M"
+    and event["name"] == "thread_name"
+    and "Compute" in event["args"]["name"]
+  }
+  kinds, begin, end = collections.Counter(), math.inf, -math.inf
+  for event in events:
+    if event.get("ph") == "X" and (event["pid"], event["tid"]) in streams:
+      name = event["name"]
+      kind = next(kind for kind, words in KERNELS.items() if any(word in name for word in words))
+      kinds[kind] += event["dur"] / 1e3
+      begin, end = min(begin, event["ts"]), max(end, event["ts"] + event["dur"])
+  if not kinds:
+    return ""
+  span = (end - begin) / 1e3
+  rows = [(kind, f"{ms:.1f}", f"{ms / span:.1%}") for kind, ms in kinds.most_common()]
+  rows.append(("nothing", f"{span - kinds.total():.1f}", f"{1 - kinds.total() / span:.1%}"))
+  return common.table(("of the traced steps, the device did", "ms", "share"), rows)
 
 
 def repeat(size: str, out: pathlib.Path) -> list[str]:

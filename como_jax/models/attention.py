@@ -60,7 +60,7 @@ def attend(
     query: [B, N, H, d].
     key: [B, S, H, d].
     value: [B, S, H, d].
-    mask: bool, True = may attend, [B or 1, 1 or H, N or 1, S]; no row may be all False.
+    mask: bool, True = may attend, [B or 1, 1 or H, N or 1, S or 1]; no row may be all False.
     kernel: one of KERNELS.
 
   Returns:
@@ -186,6 +186,7 @@ def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
   query, key, value = _pad(query, tokens % 2), _pad(key, num_keys % 2), _pad(value, num_keys % 2)
   query_lengths = key_lengths = None
   if mask is not None:
+    mask = jnp.broadcast_to(mask, (*mask.shape[:3], num_keys))
     mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, num_keys % 2)))
     if mask.shape[2] == tokens:
       # no row may be empty

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from como_jax import errors, models
+from como_jax import errors, model_presets, models
 from como_jax.models import attention
 from como_jax.parallel import flops, rules
 from como_jax.parallel import mesh as mesh_lib
@@ -129,6 +129,51 @@ def test_cudnn_lowers_for_every_number_of_tokens(tokens, read, masked, monkeypat
     .as_text()
   )
   assert text.count("custom_call @__cudnn$fmha") == 2  # forward and backward
+
+
+@pytest.mark.parametrize(
+  "kind, name, changes",
+  [
+    ("motion", "debug", {}),
+    ("mae", "debug", {}),
+    ("policy", "debug", {}),
+    ("policy", "debug_gpt", {"language": {"width": 384, "num_tokens": 1}}),
+    # another word: one of the two has an odd number of tokens
+    ("policy", "debug_gpt", {"language": {"width": 384, "num_tokens": 2}}),
+  ],
+)
+def test_every_model_can_be_traced_with_cudnn(kind, name, changes, monkeypatch):
+  """Parameters, losses and actions; nothing is computed, so no GPU is needed."""
+  calls = []
+
+  def cudnn(*given):
+    calls.append(given[0].shape)
+    return attention_cudnn(*given)
+
+  attention_cudnn = attention._cudnn
+  monkeypatch.setattr(attention, "_cudnn", cudnn)
+  monkeypatch.setattr(attention, "_library", lambda *given: "cudnn")
+  monkeypatch.setattr(jax.nn, "dot_product_attention", _shape_of_the_result)
+  section = model_presets.preset(kind, name) | changes
+  model = models.build(section | {"dtype": "bfloat16", "attention_kernel": "fused"})
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  params = jax.eval_shape(model.init, key)
+  drawn = len(calls)
+  if kind == "policy":
+    batch = model.inputs_spec(2)
+    jax.eval_shape(model.losses, params, batch, key)
+    jax.eval_shape(lambda *given: model.sample(*given, robot=model.robots[0]), params, batch, key)
+  else:
+    jax.eval_shape(lambda p, x, k: model.forward(p, x, key=k), params, model.inputs_spec(2), key)
+  assert 0 < drawn < len(calls)
+
+
+def _shape_of_the_result(query, key, value, *, mask, **options):
+  """Checks a mask as cuDNN does, and returns something of the right shape."""
+  tokens, keys = query.shape[1], key.shape[1]
+  assert not (tokens | keys) % 2 and key.shape == value.shape
+  assert mask is None or mask.shape[2:] == (tokens, keys)
+  return query + value.mean((1, 3), keepdims=True)
 
 
 @pytest.mark.parametrize(
