@@ -9,7 +9,9 @@ python -m como_jax.main --config=configs/compile.py --config.topology=v5e-256 \
 python -m como_jax.main --config=configs/compile.py:debug
     the small model on 8 CPU devices: under a minute, no libtpu
 
-Topologies: v5e-N, v6e-N (chips), v4-N, v5p-N, tpu7x-N (cores), v5p-128x2 (two slices), cpu-N.
+Topologies: v5e-N, v6e-N (chips), v4-N, v5p-N, tpu7x-N (cores), v5p-128x2 (two slices), cpu-N,
+h100-8, h200-8x4, a100-1 (GPUs of a node, x nodes). A plan for GPUs needs no compiler of theirs: CPU
+devices stand in, so its temporaries are an estimate and its traffic through memory is unknown.
 `changes` are those of the planned config, for example
     --config.changes="train.mesh.data=2 train.mesh.fsdp=-1 model.remat=full"
 Compare slices with one batch_per_device. Writes plan.json and plan.md into the workdir. Results:
@@ -39,5 +41,10 @@ def get_config(arg=None):
       # of the compiler: -1 is some six times faster than 0, its default, which needs about a tenth
       # more memory
       effort=-1.0,
+      # measured on a machine of this kind: a run's folder, a page of benchmarks/train_step.py, or a
+      # .json of rates (assembly/plan_calibration.py); "" = the plan has no likely time
+      calibration="",
+      # where utilization is low, also compile other batches, machines, meshes and clips
+      proposals=False,
     )
   )

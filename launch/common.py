@@ -22,6 +22,10 @@ from como_jax import errors
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
+CACHE = (
+  "folder of compiled programs that all hosts share: a host that restarts does not compile again"
+)
+
 # seconds for data workers to end, and for Python's resource tracker to free their shared memory
 TIDY = 3.0
 # seconds without a heartbeat after which jax considers a process dead (COMO_JAX_HEARTBEAT_SECONDS)
@@ -167,6 +171,19 @@ def program(argv: Sequence[str], *, hosts: int, expect: str) -> list[str]:
   # the supervisor adds --resume where the directory contains a run
   words = [word for word in argv if word != "--resume"]
   return words if value(argv, "expect") else [*words, f"--expect={expect}"]
+
+
+def cache(folder: str) -> None:
+  """Refuses a folder of compiled programs (--cache) that hosts cannot share.
+
+  Raises:
+    errors.UserError: it is no absolute path.
+  """
+  if folder and ("://" in folder or not folder.startswith("/")):
+    raise errors.UserError(
+      f"--cache={folder}: expected an absolute path that all hosts share; mount a bucket and give "
+      "the path below the mount"
+    )
 
 
 def value(argv: Sequence[str], flag: str) -> str:

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-r"""One training run on TPU slices of a GKE cluster, as a JobSet.
+r"""One training run on TPU slices or GPU nodes of a GKE cluster, as a JobSet.
 
   launch/gke.py --name=first --type=v5e-16x2 \
       --image=REGION-docker.pkg.dev/PROJECT/como/como_jax:1 --claim=runs --at=/mnt/runs \
       -- --config=configs/motion.py --workdir=/mnt/runs/first
 
 writes gke-first.yaml, applies it with kubectl and prints the equivalent xpk command for a cluster
-made by xpk. --dry-run prints the YAML and the commands, and runs none. The image is built from
+made by xpk. --dry-run prints the YAML and the commands, and runs none. --type=h100-8x2 is two nodes
+of eight GPUs (gpu_types.py), with one process on each node. The image is built from
 launch/Dockerfile. The run's directory is on a volume that all hosts share: --claim (ReadWriteMany,
 for example Filestore) or --bucket (Cloud Storage FUSE). Every pod runs como_jax.main under
 launch/supervise.py, which adds --resume where the directory contains a run. When a pod fails, is
@@ -17,7 +18,6 @@ policies, and Kubernetes 1.31 or newer.
 """
 
 import dataclasses
-import json
 import pathlib
 import re
 import shlex
@@ -25,28 +25,26 @@ import sys
 from collections.abc import Sequence
 
 import common
-import failures
+import gpu_types
+import jobset
 import tpu_types
 from common import errors
-
-CONTAINER = "como-jax"
-NODEPOOL = "cloud.google.com/gke-nodepool"
 
 
 def main(argv: Sequence[str]) -> int:
   """Writes and applies the JobSet, or prints it."""
   args = _arguments(argv)
-  kind = tpu_types.parse(args.type, slices=args.slices)
-  if args.chips_per_host:
-    if kind.chips % args.chips_per_host or args.chips_per_host not in (1, 4, 8):
-      raise errors.UserError(
-        f"--chips-per-host={args.chips_per_host}: expected 1, 4 or 8, dividing the "
-        f"{kind.chips} chips of {kind.name}"
-      )
-    kind = dataclasses.replace(kind, chips_per_host=args.chips_per_host)
+  gpu = gpu_types.parse(args.type) if gpu_types.is_gpu(args.type) else None
+  tpu = None if gpu else _slices(args)
   common.name(args.name, what="--name")
   _check(args)
-  arguments = common.program(args.program, hosts=kind.hosts * kind.slices, expect="tpu")
+  if gpu:
+    if args.slices or args.chips_per_host:
+      raise errors.UserError("--slices and --chips-per-host are for TPUs: say --type=h100-8x2")
+    pods, expect = jobset.gpu(gpu, name=args.name), f"gpu:{gpu.gpus * gpu.nodes}"
+  else:
+    pods, expect = jobset.tpu(tpu), "tpu"
+  arguments = common.program(args.program, hosts=pods.hosts * pods.jobs, expect=expect)
   if args.at and not common.value(arguments, "workdir").startswith(args.at.rstrip("/") + "/"):
     raise errors.UserError(
       f"--workdir={common.value(arguments, 'workdir')} is not below --at={args.at}: it would "
@@ -63,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     "como_jax.main",
     *arguments,
   ]
-  text = to_yaml(jobset(args, kind, command)) + "\n"
+  text = jobset.to_yaml(jobset.build(args, pods, command)) + "\n"
   runner = common.Runner(args.dry_run)
   if args.dry_run:
     print(text)
@@ -89,133 +87,25 @@ def main(argv: Sequence[str]) -> int:
       "stop and delete the pods (they save first)",
       ["kubectl", "delete", f"--namespace={args.namespace}", "jobset", args.name],
     ),
-    ("the same by xpk", xpk(args, kind, command)),
   ]
+  if tpu:
+    notes.append(("the same by xpk", xpk(args, tpu, command)))
   for title, line in notes:
     print(f"# {title}:\n#   {shlex.join(line)}")
   return 0
 
 
-def jobset(args, kind: tpu_types.Slice, command: list[str]) -> dict:
-  """Builds the JobSet: a replicated job with one job per slice and one pod per host.
-
-  Source: jobset.sigs.k8s.io (v1alpha2) and GKE's page on multislice. GKE sets environment variables
-  in each pod (TPU_WORKER_ID, TPU_WORKER_HOSTNAMES, MEGASCALE_*), from which jax finds the others.
-
-  Args:
-    args: parsed arguments.
-    kind: the slices.
-    command: of each pod.
-  """
-  environment = {
-    "COMO_JAX_DISTRIBUTED": "1",
-    "PYTHONUNBUFFERED": "1",
-    **dict(pair.split("=", 1) for pair in args.env),
-  }
-  # data workers pass their batches through this shared memory
-  mounts = [{"name": "memory", "mountPath": "/dev/shm"}]
-  volumes = [{"name": "memory", "emptyDir": {"medium": "Memory"}}]
-  annotations = {}
-  if args.at:
-    mounts.append({"name": "runs", "mountPath": args.at})
-    volumes.append(
-      {"name": "runs", "persistentVolumeClaim": {"claimName": args.claim}}
-      if args.claim
-      else {
-        "name": "runs",
-        "csi": {
-          "driver": "gcsfuse.csi.storage.gke.io",
-          "volumeAttributes": {"bucketName": args.bucket, "mountOptions": "implicit-dirs"},
-        },
-      }
+def _slices(args) -> tpu_types.Slice:
+  """The slices of --type, --slices and --chips-per-host."""
+  kind = tpu_types.parse(args.type, slices=args.slices)
+  if not args.chips_per_host:
+    return kind
+  if kind.chips % args.chips_per_host or args.chips_per_host not in (1, 4, 8):
+    raise errors.UserError(
+      f"--chips-per-host={args.chips_per_host}: expected 1, 4 or 8, dividing the "
+      f"{kind.chips} chips of {kind.name}"
     )
-    annotations = {} if args.claim else {"gke-gcsfuse/volumes": "true"}
-  pod = {
-    "restartPolicy": "Never",
-    "terminationGracePeriodSeconds": args.grace,
-    "nodeSelector": {
-      "cloud.google.com/gke-tpu-accelerator": kind.family.label,
-      "cloud.google.com/gke-tpu-topology": kind.topology,
-      **({"cloud.google.com/gke-spot": "true"} if args.spot else {}),
-    },
-    "tolerations": [
-      {"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"},
-      *(
-        [{"key": "cloud.google.com/gke-spot", "operator": "Exists", "effect": "NoSchedule"}]
-        if args.spot
-        else []
-      ),
-    ],
-    **({"serviceAccountName": args.service_account} if args.service_account else {}),
-    **({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if kind.slices > 1 else {}),
-    "containers": [
-      {
-        "name": CONTAINER,
-        "image": args.image,
-        "command": [_escape(word) for word in command],
-        "env": [{"name": name, "value": _escape(value)} for name, value in environment.items()],
-        "resources": {
-          "requests": {"google.com/tpu": kind.chips_per_host},
-          "limits": {"google.com/tpu": kind.chips_per_host},
-        },
-        "volumeMounts": mounts,
-      }
-    ],
-    "volumes": volumes,
-  }
-  job = {
-    "parallelism": kind.hosts,
-    "completions": kind.hosts,
-    "backoffLimit": 0,  # a slice needs all its hosts, so a single pod is not restarted
-    "podFailurePolicy": {
-      "rules": [
-        {
-          "action": "FailJob",
-          "onExitCodes": {
-            "containerName": CONTAINER,
-            "operator": "In",
-            "values": list(failures.FINAL),
-          },
-        },
-        # a preempted or drained node: the pod is made again, and the job has not failed
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-      ]
-    },
-    "template": {
-      **({"metadata": {"annotations": annotations}} if annotations else {}),
-      "spec": pod,
-    },
-  }
-  return {
-    "apiVersion": "jobset.x-k8s.io/v1alpha2",
-    "kind": "JobSet",
-    "metadata": {
-      "name": args.name,
-      "namespace": args.namespace,
-      "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": NODEPOOL},
-    },
-    "spec": {
-      "failurePolicy": {
-        "maxRestarts": args.restarts,
-        "rules": [
-          {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]},
-          # A preemption, or a pod that came late. The supervisor bounds the restarts after unknown
-          # failures (it ends with 3), by its ledger: on the volume, where it outlives the pods.
-          *(
-            [
-              {
-                "action": "RestartJobSetAndIgnoreMaxRestarts",
-                "onJobFailureReasons": ["BackoffLimitExceeded"],
-              }
-            ]
-            if args.at
-            else []
-          ),
-        ],
-      },
-      "replicatedJobs": [{"name": "slice", "replicas": kind.slices, "template": {"spec": job}}],
-    },
-  }
+  return dataclasses.replace(kind, chips_per_host=args.chips_per_host)
 
 
 def xpk(args, kind: tpu_types.Slice, command: list[str]) -> list[str]:
@@ -245,44 +135,10 @@ def xpk(args, kind: tpu_types.Slice, command: list[str]) -> list[str]:
     *(["--spot"] if args.spot else []),
     *([f"--storage={args.claim or args.bucket}"] if args.at else []),
     "--env=COMO_JAX_DISTRIBUTED=1",
+    *([f"--env=JAX_COMPILATION_CACHE_DIR={args.cache}"] if args.cache else []),
     *(f"--env={pair}" for pair in args.env),
     f"--command={shlex.join(command)}",
   ]
-
-
-def to_yaml(value, *, indent: int = 0) -> str:
-  """Formats dicts, lists, numbers, booleans and strings as block YAML.
-
-  Strings are quoted as in JSON, which is valid YAML.
-
-  Args:
-    value: to format.
-    indent: spaces before each line.
-  """
-  pad = " " * indent
-  if isinstance(value, dict) and value:
-    keys = [key if re.fullmatch("[A-Za-z][A-Za-z0-9_]*", key) else json.dumps(key) for key in value]
-    return "\n".join(
-      f"{pad}{key}:{_nested_yaml(item, indent + 2)}"
-      for key, item in zip(keys, value.values(), strict=False)
-    )
-  if isinstance(value, list) and value:
-    return "\n".join(f"{pad}- {to_yaml(item, indent=indent + 2).lstrip()}" for item in value)
-  return pad + json.dumps(value, ensure_ascii=False)
-
-
-def _nested_yaml(value, indent: int) -> str:
-  """A value after "key:": on the next lines if it is a nonempty dict or list, else on the same."""
-  return (
-    f"\n{to_yaml(value, indent=indent)}"
-    if isinstance(value, (dict, list)) and value
-    else f" {json.dumps(value, ensure_ascii=False)}"
-  )
-
-
-def _escape(text: str) -> str:
-  """Escapes "$", because Kubernetes would replace $(NAME) by a variable."""
-  return text.replace("$", "$$")
 
 
 def _check(args) -> None:
@@ -303,6 +159,17 @@ def _check(args) -> None:
     raise errors.UserError(
       f"--restarts={args.restarts} and --grace={args.grace}: expected at least 0 and 1"
     )
+  common.cache(args.cache)
+  if args.queue:
+    common.name(args.queue, what="--queue", longest=63)
+  for key, form, example in (
+    ("cpu", r"\d+m?|\d+\.\d+", "16"),
+    ("memory", r"\d+(\.\d+)?([KMGTP]i?)?", "96Gi"),
+  ):
+    if getattr(args, key) and not re.fullmatch(form, getattr(args, key)):
+      raise errors.UserError(
+        f"--{key}={getattr(args, key)!r}: expected an amount such as {example!r}"
+      )
   for pair in args.env:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", pair, re.S):
       raise errors.UserError(f"--env={pair!r}: expected NAME=VALUE")
@@ -314,6 +181,19 @@ def _arguments(argv: Sequence[str]):
     parser.add_argument(flag, required=True)
   for flag in ("--claim", "--bucket", "--at", "--service-account", "--cluster", "--file"):
     parser.add_argument(flag, default="")
+  for flag, text in (
+    ("--cpu", f"CPUs that a pod asks for; default: {jobset.CPUS} a device"),
+    (
+      "--memory",
+      f"memory that a pod asks for; default: {jobset.TPU_GIB}Gi a TPU, {jobset.GPU_GIB}Gi a GPU",
+    ),
+    ("--queue", "local queue of Kueue"),
+    ("--cache", common.CACHE),
+  ):
+    parser.add_argument(flag, default="", help=text)
+  parser.add_argument(
+    "--pull", choices=("IfNotPresent", "Always", "Never"), default="IfNotPresent", help="the image"
+  )
   parser.add_argument("--namespace", default="default")
   parser.add_argument("--slices", type=int, default=0)
   parser.add_argument(

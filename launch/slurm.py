@@ -17,6 +17,11 @@ tasks receive SIGTERM: the run saves, ends with 143, and the job is queued again
 preempted job receive SIGTERM from Slurm and do the same. If srun receives it too, it kills them,
 and the run continues from its last checkpoint. `scancel JOB` ends the job. The virtual environment
 (--python) and the run's directory must be on file systems that all nodes share.
+
+--container-image=IMAGE runs the tasks in a container (Pyxis and enroot), of which Python and its
+packages are used. This checkout and the folder of the run's directory are mounted at their own
+paths; --container-mounts adds others, such as the data. The supervisor runs outside of it, with
+--host-python, and needs nothing but Python 3.11.
 """
 
 import pathlib
@@ -26,6 +31,7 @@ import sys
 from collections.abc import Sequence
 
 import common
+import gpu_types
 from common import errors
 
 BATCH = """#!/bin/bash
@@ -33,7 +39,7 @@ BATCH = """#!/bin/bash
 # Written by launch/slurm.py. Goes on by itself after a time limit, a preemption or a node failure;
 # scancel ends it.
 set -u
-{prologue}export COMO_JAX_DISTRIBUTED=1 PYTHONUNBUFFERED=1{devices}
+{prologue}export COMO_JAX_DISTRIBUTED=1 PYTHONUNBUFFERED=1{variables}
 cd {root}
 # Told to stop, once: the supervisor tells the tasks to save (by scancel: srun would kill them), and
 # leaves after their end.
@@ -121,6 +127,7 @@ def batch(args, arguments: Sequence[str]) -> str:
     f"--wait={args.saving}",
     "--gpu-bind=none",
     f"--cpus-per-task={options['cpus-per-task']}",
+    *_container(args, workdir),
     "bash",
     "-c",
     TASK,
@@ -128,7 +135,7 @@ def batch(args, arguments: Sequence[str]) -> str:
   ]
   # srun returns when all tasks have ended
   command = [
-    args.python,
+    args.host_python if args.container_image else args.python,
     "launch/supervise.py",
     "--go-on",
     "--leave-when-stopped",
@@ -144,24 +151,52 @@ def batch(args, arguments: Sequence[str]) -> str:
     "como_jax.main",
     *arguments,
   ]
-  devices = (
-    ""
-    if args.processes == "gpu"
-    else " JAX_LOCAL_DEVICE_IDS=" + ",".join(map(str, range(args.gpus_per_node)))
-  )
+  variables = dict(gpu_types.NCCL[args.network]) if args.network else {}
+  if args.processes == "node":
+    variables["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(args.gpus_per_node)))
+  if args.cache:
+    variables["JAX_COMPILATION_CACHE_DIR"] = args.cache
   prologue = "".join(f"{line}\n" for line in args.before)
   return BATCH.format(
     header=header,
     prologue=prologue,
-    devices=devices,
+    variables="".join(f" {name}={shlex.quote(value)}" for name, value in variables.items()),
     root=shlex.quote(str(common.ROOT)),
     command=shlex.join(command),
   )
 
 
+def _container(args, workdir: str) -> list[str]:
+  """Options of srun for a container; [] without one."""
+  if not args.container_image:
+    return []
+  root, runs = str(common.ROOT), str(pathlib.PurePath(workdir).parent)
+  mounts = list(dict.fromkeys([f"{root}:{root}", f"{runs}:{runs}", *args.container_mounts]))
+  if args.cache:
+    mounts.append(f"{args.cache}:{args.cache}")
+  return [
+    f"--container-image={args.container_image}",
+    f"--container-mounts={','.join(mounts)}",
+    f"--container-workdir={root}",
+    "--no-container-mount-home",
+  ]
+
+
 def _check(args) -> None:
   """Refuses invalid arguments."""
   common.name(args.name, what="--name")
+  common.cache(args.cache)
+  if args.container_mounts and not args.container_image:
+    raise errors.UserError("--container-mounts goes with --container-image=IMAGE")
+  if re.search(r"\s", args.container_image):
+    raise errors.UserError(
+      f"--container-image={args.container_image!r}: expected REGISTRY#NAME:TAG or a .sqsh file"
+    )
+  for mount in args.container_mounts:
+    if not re.fullmatch(r"/[^:,]*:/[^:,]*(:(ro|rw))?", mount):
+      raise errors.UserError(
+        f"--container-mounts={mount!r}: expected /FROM:/TO or /FROM:/TO:ro, once for each"
+      )
   for key, minimum in (
     ("nodes", 1),
     ("gpus_per_node", 1),
@@ -200,8 +235,20 @@ def _arguments(argv: Sequence[str]):
     parser.add_argument(flag, default="")
   parser.add_argument(
     "--python",
-    default=str(common.ROOT / ".venv/bin/python"),
-    help="of an environment with requirements-gpu.txt",
+    default="",
+    help="of an environment with requirements-gpu.txt (default: .venv of this checkout), or in the "
+    "container (default: python)",
+  )
+  parser.add_argument("--container-image", default="", help="of the tasks, by Pyxis")
+  parser.add_argument(
+    "--container-mounts", action="append", default=[], metavar="/FROM:/TO", help="once for each"
+  )
+  parser.add_argument(
+    "--host-python", default="python3", help="of the supervisor, beside a container"
+  )
+  parser.add_argument("--cache", default="", help=common.CACHE)
+  parser.add_argument(
+    "--network", choices=("slurm", "efa"), default="", help="settings of NCCL (gpu_types.py)"
   )
   parser.add_argument(
     "--before",
@@ -223,7 +270,11 @@ def _arguments(argv: Sequence[str]):
   )
   parser.add_argument("--restarts-per-hour", type=int, default=10)
   parser.add_argument("--dry-run", action="store_true", help="print the script and the command")
-  return parser.read(argv)
+  args = parser.read(argv)
+  args.python = args.python or (
+    "python" if args.container_image else str(common.ROOT / ".venv/bin/python")
+  )
+  return args
 
 
 if __name__ == "__main__":

@@ -155,8 +155,20 @@ def run(slices: tpu_slices.Slices, args) -> int:
     "como_jax.main",
     *arguments,
   ]
+  common.cache(args.cache)
+  if args.coordinator_port and not 0 < args.coordinator_port < 2**16:
+    raise errors.UserError(
+      f"--coordinator-port={args.coordinator_port}: expected a port, for example 8476"
+    )
+  variables = {
+    "COMO_JAX_DISTRIBUTED": "1",
+    "PYTHONUNBUFFERED": "1",
+    **({"JAX_COORDINATOR_PORT": args.coordinator_port} if args.coordinator_port else {}),
+    **({"JAX_COMPILATION_CACHE_DIR": args.cache} if args.cache else {}),
+  }
+  words = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in variables.items())
   script = (
-    f"cd ~/{tpu_slices.CHECKOUT} && COMO_JAX_DISTRIBUTED=1 PYTHONUNBUFFERED=1 "
+    f"cd ~/{tpu_slices.CHECKOUT} && {words} "
     f"launch/detached.sh start ~/{tpu_slices.JOB} {shlex.join(command)}"
   )
   # with an ID that was used before: a host on which the run is still at work refuses
@@ -255,6 +267,15 @@ def add_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
       parser.add_argument(
         "--start", default="", metavar="ID", help="of a run that some hosts have started already"
       )
+      parser.add_argument(
+        "--coordinator-port",
+        type=int,
+        default=0,
+        metavar="PORT",
+        help="of the first process; 8476 where a firewall opens only the port of older versions of "
+        "jax (its issue 35905); default: jax's, 8482",
+      )
+      parser.add_argument("--cache", default="", help=common.CACHE)
       parser.add_argument(
         "--follow", action="store_true", help="show the log of the first host afterwards"
       )

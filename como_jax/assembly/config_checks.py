@@ -56,6 +56,7 @@ def _inputs(config: config_lib.ConfigDict) -> None:
     "objectives.perceptual.weights_path",
     "exam.latents",
     "exam.set",
+    "calibration",
   ):
     path = _value(config, key)
     if path and not (key in ("encoder_weights", "exam.set") and path == "bundled"):

@@ -28,6 +28,8 @@ class Options:
   largest: bool
   memory: float
   effort: float
+  calibration: str
+  proposals: bool
 
 
 def from_config(config: Any) -> Options:
@@ -57,6 +59,8 @@ def from_config(config: Any) -> Options:
     largest=config.largest,
     memory=config.memory,
     effort=config.effort,
+    calibration=config.calibration,
+    proposals=config.proposals,
   )
 
 

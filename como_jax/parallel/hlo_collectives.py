@@ -37,11 +37,16 @@ class Collective(NamedTuple):
   where: str
 
 
-def collectives(program: Program) -> list[Collective]:
+def collectives(program: Program, *, scatter: bool = False) -> list[Collective]:
   """Lists all collectives.
 
   An all-reduce of which each device keeps only its part (a fusion of the TPU compiler) is listed as
   a reduce-scatter.
+
+  Args:
+    program: the program.
+    scatter: whether all that use an all-reduce only for a part of it do the same. The compiler of
+      GPUs makes them so; in a program that it has not seen they are all-reduces still.
   """
   result: dict[object, Collective] = {}
   inner = fused(program)
@@ -52,6 +57,8 @@ def collectives(program: Program) -> list[Collective]:
       new = _collective(op, name, computation, program.times[name])
       if new is None:
         continue
+      if scatter and new.kind == "all-reduce" and _only_sliced(op, computation):
+        new = new._replace(kind="reduce-scatter")
       # An asynchronous collective occurs several times, in several fusions with the same channel.
       channel = re.search(r"channel_id=(\d+)", op.attributes)
       if channel and name in inner and not name.startswith(_SCATTER):
@@ -90,6 +97,12 @@ def _collective(
   return Collective(
     kind, results if kind == "all-gather" else operands, times, groups, where[1] if where else ""
   )
+
+
+def _only_sliced(op: Instruction, computation: Computation) -> bool:
+  """Whether only parts of the result are used, each device its own."""
+  users = [user for user in computation.values() if op.name in user.operands]
+  return bool(users) and all(user.opcode == "dynamic-slice" for user in users)
 
 
 def _groups(attributes: str, *, permute: bool) -> tuple[tuple[int, ...], ...]:

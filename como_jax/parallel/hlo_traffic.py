@@ -4,6 +4,8 @@ XLA's own `cost_analysis` counts the body of a loop once, and its `optimal_secon
 so neither is used here. Bytes are those of the arrays, without the padding of tiles.
 """
 
+import re
+
 from como_jax.parallel.hlo import Computation, Instruction, Program, fused, size
 
 # opcodes that move no bytes; "" = a line without one
@@ -29,6 +31,33 @@ def traffic(program: Program) -> int:
       _moved_bytes(op, computation, program) for op in computation.values()
     )
   return total
+
+
+def unchanged(program: Program) -> int:
+  """Bytes of the results of a program that are its arguments, as they were.
+
+  Such results of donated arguments, for example frozen weights, are not written.
+  """
+  computation = program.computations.get(program.entry, {})
+  root = next((op for op in computation.values() if op.root), None)
+  if root is None:
+    return 0
+  names = root.operands if root.opcode == "tuple" else (root.name,)
+  sources = [_source(name, computation) for name in names if name in computation]
+  return sum(size(op.shape) for op in sources if op.opcode == "parameter")
+
+
+def _source(name: str, computation: Computation) -> Instruction:
+  """The instruction that made a value, through the tuples that the compiler of TPUs puts it in."""
+  op = computation[name]
+  while op.opcode == "get-tuple-element" and op.operands[0] in computation:
+    outer, index = computation[op.operands[0]], re.search(r"index=(\d+)", op.attributes)
+    if outer.opcode == "get-tuple-element":
+      outer = _source(outer.name, computation)
+    if outer.opcode != "tuple" or not index or outer.operands[int(index[1])] not in computation:
+      break
+    op = computation[outer.operands[int(index[1])]]
+  return op
 
 
 def _moved_bytes(op: Instruction, computation: Computation, program: Program) -> int:

@@ -4,15 +4,19 @@
   v5p-N, v4-N, tpu7x-N  N cores: N / 2 chips, as Google counts them
   v5p-128x2             two slices of 64 chips, connected by the data center's network; also
                         "v5p-128 x 2 slices"
+  h100-8, h200-8, a100-8
+                        8 GPUs of one node, connected by NVLink; h100-8x4: four such nodes
   cpu-8, cpu-8x2        CPU devices of this process (the second in two imaginary slices): for
                         tests, without a memory limit
 
-Describing a TPU needs the package libtpu but no TPU. A description cannot give real times,
-contention or the speed of the input pipeline.
+Describing a TPU needs the package libtpu but no TPU. CPU devices of this process stand in for GPUs
+(stand_ins.py says for what). A description cannot give real times, contention or the speed of the
+input pipeline.
 """
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import os
 import re
 from typing import Any
@@ -41,7 +45,7 @@ _FLAT = {
 # larger slices consist of cubes of 64 chips
 _SMALL = {1: (1, 1, 1), 4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4)}
 _HOST = 4  # chips of a host of a TPU pod
-_LIBTPU = "0.0.42.*"  # required by jax[tpu]==0.10.2
+_MOST_CPUS = 1024  # devices of this process
 _NAME = re.compile(r"([a-z0-9]+)-(\d+)\s*(?:x\s*(\d+)(?:\s*slices?)?)?")
 
 
@@ -87,7 +91,7 @@ class Topology:
 
   def host(self) -> "Topology":
     """One host of it, which one process of the extraction uses."""
-    return Topology(self.kind, min(self.chips, _HOST))
+    return Topology(self.kind, self.chips if self.chip.gpu else min(self.chips, _HOST))
 
   def one(self) -> "Topology":
     """One chip of it, which serves a policy."""
@@ -99,6 +103,15 @@ class Topology:
     if self.kind == "cpu":
       return f"{self.name}: {self.count} CPU devices" + (
         f" in {self.slices} imaginary slices" if self.slices > 1 else ""
+      )
+    if chip.gpu:
+      gpus = f"{self.chips} GPU{'s' * (self.chips > 1)}"
+      return (
+        f"{self.name}: {self.slices} nodes of {gpus}" if self.slices > 1 else f"{self.name}: {gpus}"
+      ) + (
+        f"; each {chip.hbm:g} GiB usable, {chip.tflops:g} bf16 TFLOP/s, {chip.hbm_rate:g} GB/s "
+        f"HBM, {chip.ici_rate:g} GB/s NVLink out"
+        + (f", {chip.dcn_rate:g} GB/s network out" if self.slices > 1 else "")
       )
     devices = f", {self.count} devices of half a chip" if chip.per_chip > 1 else ""
     where = (
@@ -118,8 +131,8 @@ def _shape(kind: str, chips: int) -> tuple[int, ...]:
 
   With three dimensions, it is the most compact shape whose sides are multiples of four.
   """
-  if kind == "cpu":
-    return (chips,)
+  if kind == "cpu" or CHIPS[kind].gpu:
+    return (chips,) if chips <= CHIPS[kind].max_chips else ()
   if CHIPS[kind].flat:
     return _FLAT.get(chips, ())
   if chips in _SMALL:
@@ -144,7 +157,7 @@ def names(kind: str) -> list[str]:
     sorted(_FLAT)
     if chips.flat
     else [1, 2, 4, 8, 16]
-    if kind == "cpu"
+    if kind == "cpu" or chips.gpu
     else [*sorted(_SMALL)[1:], *(64 * 2**i for i in range(8))]
   )
   return [Topology(kind, size).name for size in sizes if size <= chips.max_chips]
@@ -182,23 +195,51 @@ def parse(text: str) -> Topology:
   if not exists or slices < 1:
     usual = names(kind)
     nearest = min(usual, key=lambda name: abs(int(name.split("-")[1]) - number))
+    if chip.gpu and number > chip.max_chips:  # nodes have 8 of them
+      nearest = f"{kind}-{chip.max_chips}x{-(-number // chip.max_chips)}"
     note = " (the number counts cores, two a chip)" if chip.counts_cores else ""
     raise errors.UserError(
       f"config.topology={text!r}: there is no such slice{note}: did you mean {nearest!r}? "
       f"(usual: {', '.join(usual)})"
     )
+  if chip.gpu and chips * slices > _MOST_CPUS:
+    raise errors.UserError(
+      f"config.topology={text!r}: at most {_MOST_CPUS} GPUs can be planned, these are "
+      f"{chips * slices}"
+    )
   return Topology(kind, chips, slices)
 
 
+def compiler_versions(topology: Topology) -> dict[str, str | None]:
+  """Version of libtpu, the compiler of TPUs; {} for other machines, None where it is unknown."""
+  if topology.kind == "cpu" or topology.chip.gpu:
+    return {}
+  for package in ("libtpu", "libtpu-nightly"):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      return {"libtpu": importlib.metadata.version(package)}
+  return {"libtpu": None}
+
+
+def _libtpu() -> str:
+  """The requirement for libtpu of the jax that is installed."""
+  for requirement in importlib.metadata.requires("jax") or ():
+    package, _, extra = requirement.partition(";")
+    if package.startswith("libtpu") and re.search(r"extra == ['\"]tpu['\"]", extra):
+      return package.strip()
+  return "libtpu"
+
+
 def devices(topology: Topology) -> list[Any]:
-  """Returns devices to compile for, slice by slice; those of a TPU are descriptions.
+  """Returns devices to compile for, slice by slice.
+
+  Those of a TPU are descriptions; for GPUs, CPU devices of this process.
 
   Raises:
     errors.UserError: libtpu is missing, or this process has fewer CPU devices and jax has already
       started.
   """
-  if topology.kind == "cpu":
-    return _cpu(topology.count)
+  if topology.kind == "cpu" or topology.chip.gpu:
+    return _cpu(topology)
   _set_before_start("jax_platforms", "cpu")  # programs that run during planning use the CPU
   # The description needs no metadata server, no lock and no host name.
   for name, value in dict(
@@ -223,7 +264,7 @@ def devices(topology: Topology) -> list[Any]:
     line = (str(error).splitlines() or [""])[0][:200]
     raise errors.UserError(
       f"config.topology={topology.name!r} cannot be described ({line}): the compiler for TPUs is "
-      f'missing, give pip install "libtpu=={_LIBTPU}" (no TPU is needed)'
+      f'missing, give pip install "{_libtpu()}" (no TPU is needed)'
     ) from error
   if len(descriptions) != topology.count:
     raise errors.UserError(
@@ -233,14 +274,15 @@ def devices(topology: Topology) -> list[Any]:
   return sorted(descriptions, key=lambda device: getattr(device, "slice_index", None) or 0)
 
 
-def _cpu(count: int) -> list[Any]:
-  """Returns CPU devices of this process; creates `count` devices if jax has not started."""
+def _cpu(topology: Topology) -> list[Any]:
+  """Returns CPU devices of this process; creates as many as needed if jax has not started."""
+  count = topology.count
   _set_before_start("jax_platforms", "cpu")
   _set_before_start("jax_num_cpu_devices", count)
   cpus = jax.devices("cpu")
   if len(cpus) < count:
     raise errors.UserError(
-      f"config.topology=cpu-{count}: this process has {len(cpus)} CPU devices; start it with "
+      f"config.topology={topology.name}: this process has {len(cpus)} CPU devices; start it with "
       f"COMO_JAX_CPU_DEVICES={count}"
     )
   return cpus[:count]

@@ -146,7 +146,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ),
     PATH,
   ),
-  ("quickstart:policy quickstart:rollout compile:of", PATH),
+  ("quickstart:policy quickstart:rollout compile:of compile:calibration", PATH),
   # Data.
   ("motion:data.frames", whole(2)),
   ("data.frames", whole(1)),

@@ -1,8 +1,8 @@
 """Plans a run without the hardware: compiles its programs for a machine that is not present.
 
 Nothing is run. It computes whether the run fits into memory, memory by kind, operations, bytes over
-each network, and from these a lower bound of the time of a step. Real times are longer: contention,
-the input pipeline and the host are not included.
+each network, and from these the best time of a step, and the likely one where a measured run says
+what share of the best is reached. Contention, the input pipeline and the host are not included.
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any
 
 from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.assembly import plan_options, programs
-from como_jax.parallel import flops, topology
+from como_jax.assembly import plan_calibration, plan_options, plan_proposals, programs
+from como_jax.parallel import flops, roofline, topology
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.report import plan_page
 from como_jax.train import atomic, compiled, rundir
@@ -36,8 +36,9 @@ def run(command: config_lib.CommandLine) -> int:
     "of": config.of,
     "changes": config.changes,
     "effort": options.effort,
+    "calibration": options.calibration,
     "programs": plans,
-    "versions": rundir.versions(),
+    "versions": rundir.versions() | topology.compiler_versions(options.machine),
   }
   text = plan_page.text(result)
   atomic.write(workdir / "plan.json", json.dumps(result, indent=2))
@@ -56,6 +57,7 @@ def plan(options: plan_options.Options) -> list[dict[str, Any]]:
   host = machine.host()
   per_device = options.batch_per_device
   batch = per_device * machine.count if per_device else planned.train.batch_size
+  calibration = plan_calibration.read(options.calibration, machine) if options.calibration else None
   builders: dict[str, tuple[topology.Topology, int, Callable[..., compiled.Program]]] = {
     "train": (machine, batch, programs.train),
     "extract": (host, options.extract_batch * host.count, programs.extract),
@@ -71,7 +73,17 @@ def plan(options: plan_options.Options) -> list[dict[str, Any]]:
     program = build(planned, target, batch_size=size)
     result = compiled.measure(program, target, memory=memory, name=name)
     useful = build(planned, target, batch_size=size, useful=True).trace().jaxpr
-    compiled.add_roofline(result, target, model_flops=flops.count(useful), unit=result["unit"])
+    roofline.add(
+      result,
+      target,
+      model_flops=flops.count(useful),
+      unit=result["unit"],
+      # of a train step: other programs have another efficiency
+      calibration=calibration if name == "train" else None,
+    )
+    result["warnings"] = roofline.warnings(result)
+    if options.proposals and name == "train" and result["warnings"]:
+      result["proposals"] = proposals(options, result, calibration)
     if options.largest and name == "train" and math.isfinite(memory):
       result["largest"] = compiled.largest_batch(
         lambda rows: programs.train(planned, machine, batch_size=rows),
@@ -87,3 +99,54 @@ def plan(options: plan_options.Options) -> list[dict[str, Any]]:
       f"{', '.join(programs.KINDS[planned.task])}"
     )
   return plans
+
+
+def proposals(
+  options: plan_options.Options, result: dict[str, Any], calibration: roofline.Calibration | None
+) -> list[dict[str, Any]]:
+  """Plans the train step with other batches, machines, meshes and clips.
+
+  A proposal that cannot be compiled is left out.
+
+  Args:
+    options: of the plan.
+    result: the plan of the train step.
+    calibration: of the machine, if there is one.
+
+  Returns:
+    The plan as it is, then each proposal; "examples_per_s" counts pairs of frames, or examples.
+  """
+  rows = [_proposal("as planned", result, plan_proposals.pairs(options.planned))]
+  for one in plan_proposals.of(options.planned, options.machine, result):
+    print(f"compiling the proposal: {one.change}, batch {one.batch}")
+    memory = options.memory or one.machine.chip.hbm
+    try:
+      program = programs.train(one.config, one.machine, batch_size=one.batch)
+      found = compiled.measure(program, one.machine, memory=memory, name="train")
+      useful = programs.train(one.config, one.machine, batch_size=one.batch, useful=True)
+    except errors.UserError as error:
+      print(f"  left out: {error}")
+      continue
+    roofline.add(
+      found,
+      one.machine,
+      model_flops=flops.count(useful.trace().jaxpr),
+      unit=found["unit"],
+      calibration=calibration,
+    )
+    rows.append(_proposal(one.change, found, one.pairs))
+  return rows
+
+
+def _proposal(change: str, found: dict[str, Any], pairs: int) -> dict[str, Any]:
+  """What a plan with proposals says of one."""
+  keys = ("topology", "devices", "mesh", "batch", "batch_per_device", "unit", "fits", "memory")
+  row = {"change": change, **{key: found[key] for key in keys}}
+  if "roofline" in found:
+    times = found["roofline"]
+    row |= {
+      "roofline": times,
+      "utilization": roofline.utilization(times),
+      "examples_per_s": found["batch"] * pairs / times["seconds"],
+    }
+  return row

@@ -1,7 +1,7 @@
 """A program that is compiled for a machine, and what is read off the compiled program.
 
-Nothing is run. It is the memory by kind, the operations, the bytes over each network, and from
-these a lower bound of the time of a step.
+Nothing is run. It is the memory by kind, the operations and the bytes over each network. From
+these, parallel/roofline.py computes times of a step.
 """
 
 import contextlib
@@ -15,12 +15,10 @@ from typing import Any
 import jax
 
 from como_jax import errors
-from como_jax.parallel import flops, hlo, hlo_collectives, hlo_traffic, topology
+from como_jax.parallel import flops, hlo, hlo_collectives, hlo_traffic, stand_ins, topology
 
 GIB = topology.GIB
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-# Compiler options for CPUs: the machine code is never run, so it is not optimized.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _MOST = 2**16  # maximum number of rows per device in the search for the largest batch
 
 
@@ -55,7 +53,13 @@ def compiler(*, effort: float):
   Args:
     effort: optimization effort of the compiler.
   """
-  settings = {"jax_exec_time_optimization_effort": effort, "jax_enable_compilation_cache": False}
+  settings: dict[str, Any] = {"jax_enable_compilation_cache": False}
+  if hasattr(jax.config, "jax_exec_time_optimization_effort"):
+    settings["jax_exec_time_optimization_effort"] = effort
+  else:  # jax 0.11 and later have levels
+    settings["jax_optimization_level"] = (
+      "O1" if effort < 0 else "O3" if effort > 0 else "UNKNOWN"  # the compiler's default
+    )
   before = {name: getattr(jax.config, name) for name in settings}
   try:
     for name, value in settings.items():
@@ -94,8 +98,17 @@ def measure(
     "trainable": program.trainable,
     "flops": flops.count(traced.jaxpr),
   }
+  gpu = machine.chip.gpu
   try:
-    compiled = traced.lower().compile(_QUICK if machine.kind == "cpu" else None)
+    if gpu:
+      compiled, partitioned = stand_ins.compile(traced)
+    else:
+      compiled = traced.lower().compile(stand_ins.QUICK if machine.kind == "cpu" else None)
+      partitioned = None
+  except NotImplementedError as error:
+    raise errors.UserError(
+      f"{name} cannot be lowered for {machine.name}: {(str(error).splitlines() or [''])[0][:300]}"
+    ) from error
   except jax.errors.JaxRuntimeError as error:
     needed = out_of_memory(str(error))
     if needed is None:
@@ -112,17 +125,20 @@ def measure(
   if text is None:
     raise errors.UserError(f"{name}: the compiler for {machine.name} does not give its program")
   parsed = hlo.parse(text)
+  program_of_one = hlo.parse(partitioned) if partitioned else parsed
   slices = tuple(topology.slice_numbers(machine, program.mesh))
   cost = compiled.cost_analysis() or {}
   sizes = memory_by_kind(compiled.memory_analysis())
   needed = sum(sizes.values()) - 2 * sizes["aliased"]  # aliased outputs are arguments
+  sizes["unchanged"] = hlo_traffic.unchanged(parsed) / GIB
   available = memory if math.isfinite(memory) else None
   return result | {
     "compile_seconds": time.monotonic() - begin,
     "fits": None if available is None else needed <= available,
     "memory": {"available": available, "needed": needed, "refused": False, **sizes},
-    "collectives": summary(parsed, slices),
-    "hbm_bytes": hlo_traffic.traffic(parsed),
+    "collectives": summary(program_of_one, slices, scatter=gpu),
+    "hbm_bytes": None if gpu else hlo_traffic.traffic(parsed),
+    "estimated": gpu,
     "loops_unknown": len(parsed.unknown),
     "xla_flops_loops_once": cost.get("flops"),
   }
@@ -155,19 +171,22 @@ def out_of_memory(message: str) -> float | None:
   return 0.0 if "RESOURCE_EXHAUSTED" in message else None
 
 
-def summary(program: hlo.Program, slices: Sequence[int]) -> list[dict[str, Any]]:
+def summary(
+  program: hlo.Program, slices: Sequence[int], *, scatter: bool = False
+) -> list[dict[str, Any]]:
   """Sums the collectives of a program by kind.
 
   Args:
     program: the compiled program.
     slices: slice number of each partition.
+    scatter: as for `hlo_collectives.collectives`.
 
   Returns:
     For each kind, its count in a step, the bytes of its arrays on one device, and the bytes that a
     device sends over each network ("ici", "dcn").
   """
   rows: dict[str, dict[str, Any]] = {}
-  for collective in hlo_collectives.collectives(program):
+  for collective in hlo_collectives.collectives(program, scatter=scatter):
     row = rows.setdefault(
       collective.kind, {"kind": collective.kind, "count": 0, "bytes": 0, "ici": 0.0, "dcn": 0.0}
     )
@@ -177,44 +196,6 @@ def summary(program: hlo.Program, slices: Sequence[int]) -> list[dict[str, Any]]
     row["ici"] += sent.ici * collective.times
     row["dcn"] += sent.dcn * collective.times
   return sorted(rows.values(), key=lambda row: -row["bytes"])
-
-
-def add_roofline(
-  result: dict[str, Any], machine: topology.Topology, *, model_flops: float, unit: str
-) -> None:
-  """Adds the operations without recomputation, and the minimum time of a step.
-
-  The time is added only if the rates of the machine are known. It assumes that arguments and
-  results pass through memory once. The real traffic is larger, depending on what the compiler keeps
-  on the chip. With low effort (-1), it keeps nothing on the chip, so "traffic_seconds" is an upper
-  estimate.
-
-  Args:
-    result: result of `measure`, which is changed.
-    machine: the machine.
-    model_flops: operations without recomputation.
-    unit: unit of the examples.
-  """
-  result["model_flops"] = model_flops
-  chip, devices = machine.chip, result["devices"]
-  if not chip.tflops or "collectives" not in result:
-    return
-  peak, memory = chip.tflops * 1e12, chip.hbm_rate * 1e9
-  touched = (result["memory"]["arguments"] + result["memory"]["outputs"]) * GIB
-  parts = {"compute": result["flops"] / devices / peak, "memory": touched / memory}
-  for wire, rate in (("ici", chip.ici_rate), ("dcn", chip.dcn_rate)):
-    parts[wire] = sum(row[wire] for row in result["collectives"]) / (rate * 1e9)
-  seconds = max(parts.values())
-  traffic = max(seconds, result["hbm_bytes"] / memory)
-  result["roofline"] = {
-    "seconds": seconds,
-    "parts": parts,
-    "bound": max(parts, key=lambda name: parts[name]),
-    "mfu": model_flops / devices / peak / seconds,
-    f"{unit}_per_s": result["batch"] / seconds,
-    "traffic_seconds": traffic,
-    "traffic_mfu": model_flops / devices / peak / traffic,
-  }
 
 
 def largest_batch(

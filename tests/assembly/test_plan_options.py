@@ -16,14 +16,16 @@ def config(**changes):
 
 
 def test_options_are_those_of_the_config():
-  given = config(changes="train.steps=9 data.path='a b'", memory=2.0, policy_batch=3)
+  given = config(
+    changes="train.steps=9 data.path='a b'", memory=2.0, policy_batch=3, proposals=True
+  )
   options = plan_options.from_config(given)
   assert options.machine == topology.parse("cpu-8")
   planned = options.planned
   assert (planned.task, planned.train.steps, planned.data.path) == ("motion", 9, "a b")
   values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
   del values["machine"], values["planned"]
-  assert values == {name: given[name] for name in values} and len(values) == 7
+  assert values == {name: given[name] for name in values} and len(values) == 9
 
 
 @pytest.mark.parametrize(

@@ -93,9 +93,62 @@ def test_slurm_one_process_a_node():
   )
 
 
+def step(*words):
+  """The words of the supervisor and of srun in the script of a dry run."""
+  script = launch("slurm.py", "--name=first", *words, "--", *PROGRAM).stdout
+  subprocess.run(["bash", "-n", "-c", script.partition("\n\nsbatch ")[0]], check=True)
+  line = next(line for line in script.splitlines() if "supervise.py" in line)
+  return shlex.split(line.removesuffix(" &")), script
+
+
+def test_slurm_in_a_container():
+  """The supervisor stays outside; srun starts the tasks in the image, which sees the same paths."""
+  words, script = step(
+    "--container-image=nvcr.io#nvidia/jax:25.10-py3",
+    "--container-mounts=/data:/data:ro",
+    "--container-mounts=/mnt/my runs:/mnt/my runs",
+    "--cache=/shared/xla",
+    "--network=efa",
+  )
+  assert words[:2] == ["python3", "launch/supervise.py"]
+  srun = words[words.index("srun") :]
+  assert srun[4:10] == [
+    "--cpus-per-task=8",
+    "--container-image=nvcr.io#nvidia/jax:25.10-py3",
+    f"--container-mounts={ROOT}:{ROOT},/mnt/my runs:/mnt/my runs,/data:/data:ro,"
+    "/shared/xla:/shared/xla",
+    f"--container-workdir={ROOT}",
+    "--no-container-mount-home",
+    "bash",
+  ]
+  assert srun[srun.index("como_jax.main") - 2 : srun.index("como_jax.main")] == ["python", "-m"]
+  exported = next(line for line in script.splitlines() if line.startswith("export "))
+  assert exported == (
+    "export COMO_JAX_DISTRIBUTED=1 PYTHONUNBUFFERED=1 NCCL_DEBUG=WARN FI_PROVIDER=efa "
+    "FI_EFA_USE_DEVICE_RDMA=1 JAX_COMPILATION_CACHE_DIR=/shared/xla"
+  )
+
+
+def test_slurm_in_a_container_with_other_pythons():
+  words, _ = step("--container-image=/images/a.sqsh", "--python=/opt/p", "--host-python=/usr/p")
+  assert words[0] == "/usr/p"
+  assert words[words.index("como_jax.main") - 2] == "/opt/p"
+  words, _ = step("--network=slurm")
+  assert words[0] == words[words.index("como_jax.main") - 2] == f"{ROOT}/.venv/bin/python"
+  assert not [word for word in words if "container" in word]
+
+
 @pytest.mark.parametrize(
   "words, says",
   [
+    (["--name=first", "--container-mounts=/a:/b"], "goes with --container-image=IMAGE"),
+    (["--name=first", "--container-image=a b"], "--container-image='a b': expected REGISTRY#"),
+    (
+      ["--name=first", "--container-image=a", "--container-mounts=data"],
+      "--container-mounts='data': expected /FROM:/TO",
+    ),
+    (["--name=first", "--cache=gs://bucket"], "--cache=gs://bucket: expected an absolute path"),
+    (["--name=first", "--network=ib"], "invalid choice: 'ib'"),
     (["--name=first", "--time=soon"], "--time='soon'"),
     (["--name=first", "--nodes=0"], "--nodes=0"),
     (["--name=first", "--partition=a b"], "--partition"),

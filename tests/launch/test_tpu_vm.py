@@ -224,3 +224,31 @@ def test_without_the_cloud_tool_one_line_says_so(tmp_path):
     and "'gcloud' is not installed here" in done.stderr
     and done.stderr.count("\n") == 1
   )
+
+
+def test_the_port_and_the_cache_of_a_run():
+  done = launch(
+    "tpu_vm.py",
+    "run",
+    "first",
+    *POD,
+    "--coordinator-port=8476",
+    "--cache=/mnt/my runs/xla",
+    "--",
+    *PROGRAM,
+  )
+  (command,) = commands(done)
+  script = command[-1].removeprefix("--command=")
+  assert script.startswith(
+    "cd ~/como_jax_checkout && COMO_JAX_DISTRIBUTED=1 PYTHONUNBUFFERED=1 "
+    "JAX_COORDINATOR_PORT=8476 JAX_COMPILATION_CACHE_DIR='/mnt/my runs/xla' launch/detached.sh "
+  )
+  plain = launch("tpu_vm.py", "run", "first", *POD, "--", *PROGRAM).stdout
+  assert "JAX_COORDINATOR_PORT" not in plain and "JAX_COMPILATION_CACHE_DIR" not in plain
+  for word, says in (
+    ("--coordinator-port=70000", "--coordinator-port=70000: expected a port, for example 8476"),
+    ("--coordinator-port=-1", "--coordinator-port=-1: expected a port"),
+    ("--cache=xla", "--cache=xla: expected an absolute path"),
+  ):
+    refused = launch("tpu_vm.py", "run", "first", *POD, word, "--", *PROGRAM, code=2)
+    assert says in refused.stderr and refused.stderr.count("\n") == 1

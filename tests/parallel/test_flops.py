@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
+from como_jax.models import attention
 from como_jax.parallel import flops
 
 X, W = jnp.ones((4, 8)), jnp.ones((5, 8, 8))
@@ -67,3 +69,63 @@ def test_a_carry_counts_when_a_later_turn_needs_it():
     count(lambda w, x: jax.lax.cond(x[0, 0] > 0, lambda: x @ w[0] @ w[1], lambda: x @ w[0]), W, X)
     == 2 * ONE
   )
+
+
+def test_a_scan_with_constants_a_carry_and_what_it_scans_over_and_stacks():
+  """Only the constant `k` and the carry are products' inputs; the stacked results are not read."""
+
+  def body(carry, x):
+    a, b = carry
+    return (a @ K, b), (b @ K, x)
+
+  K, scalars = jnp.ones((8, 8)), jnp.ones((5,))
+
+  def run(a, b, xs):
+    return jax.lax.scan(body, (a, b), xs)
+
+  assert count(lambda a, b, xs: run(a, b, xs)[0][0], X, X, scalars) == 5 * ONE
+  assert count(lambda a, b, xs: run(a, b, xs)[0][1], X, X, scalars) == 0
+  assert count(run, X, X, scalars) == 10 * ONE
+
+
+def test_a_frozen_layer_has_no_backward_pass():
+  """By hand: forward 2 products; backward 1 for the weight of the trained layer, and where the
+  first layer is trained too, 1 for the gradient between the layers and 1 for its weight.
+  """
+
+  def loss(frozen, trained, x):
+    return (jnp.tanh(x @ frozen) @ trained).sum()
+
+  first, second = W[0], W[1]
+  assert count(jax.grad(loss, argnums=1), first, second, X) == (1 + 1) * ONE
+  assert count(jax.value_and_grad(lambda t: loss(first, t, X) ** 2), second) == (2 + 1) * ONE
+  both = jax.value_and_grad(lambda f, t: loss(f, t, X) ** 2, argnums=(0, 1))
+  assert count(both, first, second) == (2 + 3) * ONE
+
+
+@pytest.mark.parametrize("derivative", [False, True])
+@pytest.mark.parametrize("tokens, keys, masked", [(64, 64, False), (24, 420, True)])
+def test_fused_attention_of_gpus_counts_as_attention_by_xla(
+  tokens, keys, masked, derivative, monkeypatch
+):
+  # no public way to trace for a cuDNN that is not here
+  private = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+
+  class Versions:
+    cudnn_get_version = staticmethod(lambda: 91000)
+
+  monkeypatch.setattr(private, "cuda_versions", Versions)
+  query = jnp.ones((2, tokens, 4, 64), jnp.bfloat16)
+  key = jnp.ones((2, keys, 4, 64), jnp.bfloat16)
+  mask = jnp.ones((2, 1, 1, keys), bool) if masked else None
+
+  def counted(function):
+    def summed(query, key, value):
+      return jnp.sum(function(query, key, value, mask).astype(jnp.float32))
+
+    both = jax.value_and_grad(summed, argnums=(0, 1, 2))
+    return count(both if derivative else summed, query, key, key)
+
+  product = 2 * 2 * 4 * tokens * keys * 64
+  assert counted(attention._xla) == (6 if derivative else 2) * product
+  assert counted(attention._cudnn) == counted(attention._xla)

@@ -28,6 +28,32 @@ def test_collectives_with_turns_bytes_and_groups():
   assert found["collective-permute"].groups == ((0, 1), (3, 4), (5, 5))
 
 
+@pytest.mark.parametrize(
+  "user, kind",
+  [
+    ("dynamic-slice(%all, %zero), dynamic_slice_sizes={8}", "reduce-scatter"),
+    ("negate(%all)", "all-reduce"),
+  ],
+)
+def test_an_all_reduce_of_which_parts_are_used(user, kind):
+  text = f"""HloModule jit_step, num_partitions=8
+
+ENTRY %main (x: f32[64]) -> f32[8] {{
+  %x = f32[64]{{0}} parameter(0)
+  %zero = s32[] constant(0)
+  %all = f32[64]{{0}} all-reduce(%x), channel_id=1, replica_groups=[1,8]<=[8]
+  %part = f32[8]{{0}} dynamic-slice(%all, %zero), dynamic_slice_sizes={{8}}
+  ROOT %other = f32[8]{{0}} {user}
+}}
+"""
+  program = hlo.parse(text)
+  assert [one.kind for one in hlo_collectives.collectives(program, scatter=True)] == [kind]
+  assert [one.kind for one in hlo_collectives.collectives(program)] == ["all-reduce"]
+  unused = hlo.parse(text.replace("%all)", "%x)").replace("(%all,", "(%x,"))
+  found = hlo_collectives.collectives(unused, scatter=True)
+  assert [one.kind for one in found] == ["all-reduce"]
+
+
 def test_bytes_sent_inside_and_between_slices():
   def one(kind, groups, size=800):
     return hlo_collectives.Collective(kind, size, 1, groups, "")

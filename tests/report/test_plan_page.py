@@ -32,6 +32,7 @@ TRAIN = dict(
     outputs=3.75,
     aliased=3.5,
     code=0.375,
+    unchanged=1.25,
   ),
   collectives=[
     dict(kind="all-gather", count=6, bytes=3 * 2**20, ici=1.5 * 2**20, dcn=0.25 * 2**20),
@@ -44,6 +45,7 @@ TRAIN = dict(
     mfu=0.476,
     traffic_seconds=0.016,
     traffic_mfu=0.238,
+    likely=None,
   ),
   largest=dict(per_device=12, compiles=7),
 )
@@ -73,6 +75,7 @@ EXTRACT = dict(
     outputs=0.125,
     aliased=0.0,
     code=0.0,
+    unchanged=0.0,
   ),
 )
 POLICY = dict(
@@ -99,7 +102,7 @@ PLAN = dict(
   changes="a=1",
   effort=-1.0,
   programs=[TRAIN, EXTRACT, POLICY],
-  versions={"jax": "0.7"},
+  versions={"numpy": "2", "jax": "0.7", "jaxlib": "0.7.1", "libtpu": "0.0.42.1"},
 )
 
 PAGE = """\
@@ -108,7 +111,7 @@ PAGE = """\
 `python -m como_jax.main --config=x`
 
 2 slices
-jax 0.7, compiler effort -1. Compiled, not run: no time here was measured but the compiler's.
+jax 0.7, jaxlib 0.7.1, libtpu 0.0.42.1, compiler effort -1. Compiled, not run: no time here was measured but the compiler's.
 
 ## train on v5e-4x2
 
@@ -122,14 +125,16 @@ jax 0.7, compiler effort -1. Compiled, not run: no time here was measured but th
 | GiB a device: arguments (state, batch) | 4.000 |
 | GiB: temporaries | 5.000 |
 | GiB: outputs beyond donated arguments | 0.250 |
+| GiB: outputs that are arguments unchanged (not written) | 1.250 |
 | GiB: generated code | 0.375 |
 | TFLOP a step, a device (counted in the trace) | 6.000, 0.7500 |
 | with recomputation, a device | 8.000, 1.0000 |
 | GiB this program passes through memory, a device (estimate) | 3.00 |
-| least time of a step, ms | 8.00, bound by compute (compute 8.00, memory 2.00, ici 0.50, dcn 0.10) |
-| model FLOP utilization, at most | 48% |
-| clips/s, at most | 4,000 |
-| the same if all its memory traffic takes its time | 16.00 ms, 24%, 2,000 clips/s |
+| best time of a step, ms (all parts overlap) | 8.00, bound by compute (compute 8.00, memory 2.00, ici 0.50, dcn 0.10) |
+| likely time of a step, ms (all communication hidden, or none) | unknown: no measured run of such a machine is given (config.calibration) |
+| model FLOP utilization | best 48%, likely unknown |
+| clips/s | best 4,000, likely unknown |
+| the best if all its memory traffic takes its time | 16.00 ms, 24%, 2,000 clips/s |
 | loops of unknown length, counted once | 2 |
 | largest batch of a device that fits (to 1/8) | 12 (7 compiles) |
 | compile time here, s | 62 |
@@ -151,6 +156,7 @@ Needs 0.50 GiB a device; no limit is known for this machine.
 | GiB a device: arguments (state, batch) | 0.125 |
 | GiB: temporaries | 0.250 |
 | GiB: outputs beyond donated arguments | 0.125 |
+| GiB: outputs that are arguments unchanged (not written) | 0.000 |
 | GiB: generated code | 0.000 |
 | TFLOP a step, a device (counted in the trace) | 0.004, 0.0010 |
 | with recomputation, a device | 0.004, 0.0010 |
@@ -178,11 +184,11 @@ SHORT = """\
 
 `python -m como_jax.main --config=x`
 
-| program | devices (mesh) | batch a device | GiB of | TFLOP | with recomputation | least ms of a step (bound) | ms if all memory traffic counts | MFU at most | a second at most | arrays of collectives, MiB | sent over ICI | over DCN |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-| train | 8 (2 x 4 x 1) | 4 clips | 10.50 of 15.75 | 0.750 | 1.000 | 8.00 (compute) | 16.00 | 48% | 4,000 clips | 3.5 | 1.8 | 0.2 |
-| extract | 4 (4) | 2.5 frames | 0.50 | 0.001 | 0.001 |  |  |  |  | 0.0 | 0.0 | 0.0 |
-| policy | 1 (1) | 1 chunks | 31.00 of 15.75, does not fit | 0.001 | 0.001 |  |  |  |  | 0.0 | 0.0 | 0.0 |
+| program | devices (mesh) | batch a device | GiB of | TFLOP | with recomputation | best ms of a step (bound) | likely ms | ms if all memory traffic counts | MFU at best | a second at best | arrays of collectives, MiB | sent over ICI | over DCN |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| train | 8 (2 x 4 x 1) | 4 clips | 10.50 of 15.75 | 0.750 | 1.000 | 8.00 (compute) | unknown | 16.00 | 48% | 4,000 clips | 3.5 | 1.8 | 0.2 |
+| extract | 4 (4) | 2.5 frames | 0.50 | 0.001 | 0.001 |  |  |  |  |  | 0.0 | 0.0 | 0.0 |
+| policy | 1 (1) | 1 chunks | 31.00 of 15.75, does not fit | 0.001 | 0.001 |  |  |  |  |  | 0.0 | 0.0 | 0.0 |
 
 * train: 12,345,678 parameters, 1,234,567 trained; collectives: 6 all-gather (3.0 MiB), 1 all-reduce (0.5 MiB).
 * Largest batch of a device that fits (to 1/8): 12, found with 7 compiles.
@@ -222,3 +228,77 @@ def test_the_table_of_a_plan():
 )
 def test_verdicts(memory, fits, text):
   assert plan_page.verdict(dict(memory=memory, fits=fits)) == text
+
+
+LIKELY = {
+  "seconds": [0.01, 0.02],
+  "mfu": [0.19, 0.38],
+  "source": "runs/a: 5 clips/s",
+  "measured_mfu": 0.4,
+}
+
+
+def with_likely(**changes):
+  return {**TRAIN, "roofline": {**TRAIN["roofline"], "likely": {**LIKELY, **changes}}}
+
+
+def test_what_a_measured_run_makes_likely():
+  page = plan_page.text({**PLAN, "programs": [with_likely()]})
+  assert (
+    "(all communication hidden, or none) | 10.00 to 20.00, by runs/a: 5 clips/s (40.0% of the "
+    "peak) |\n| model FLOP utilization | best 48%, likely 19% to 38% |\n"
+    "| clips/s | best 4,000, likely 1,600 to 3,200 |\n"
+  ) in page
+  one = with_likely(seconds=[0.01, 0.01], mfu=[0.38, 0.38], measured_mfu=None)
+  page = plan_page.text({**PLAN, "programs": [one]})
+  assert "or none) | 10.00, by runs/a: 5 clips/s |\n" in page
+  assert "| best 48%, likely 38% |" in page and "| best 4,000, likely 3,200 |" in page
+  short = plan_page.short({**PLAN, "programs": [with_likely()]})
+  assert "| 8.00 (compute) | 10.00 to 20.00 | 16.00 | 48% |" in short
+
+
+def test_a_plan_for_gpus_says_what_is_an_estimate():
+  times = {**TRAIN["roofline"], "traffic_seconds": None, "traffic_mfu": None}
+  one = {**TRAIN, "estimated": True, "hbm_bytes": None, "roofline": times}
+  plan = {**PLAN, "programs": [one], "versions": {"jax": "1", "jaxlib": "2"}}
+  page = plan_page.text(plan)
+  assert plan_page.ESTIMATED in page and "**Fits, by an estimate**: 10.50" in page
+  assert "passes through memory" not in page and "memory traffic takes" not in page
+  assert "\njax 1, jaxlib 2, compiler effort" in page
+  assert "| unknown | unknown | 48% |" in plan_page.short(plan)
+  assert plan_page.ESTIMATED not in plan_page.text(PLAN)
+  nobody_knows = {"jax": "1", "jaxlib": "2", "libtpu": None}
+  assert plan_page.versions({"versions": nobody_knows}).endswith("libtpu of unknown version")
+
+
+def test_warnings_and_proposals():
+  one = {**TRAIN, "warnings": ["Low utilization: of it."]}
+  page = plan_page.text({**PLAN, "programs": [one]})
+  assert "\n\n**Low utilization: of it.**\n\n`--config.proposals=true` compiles" in page
+  assert plan_page.short({**PLAN, "programs": [one]}).endswith("\n* Low utilization: of it.")
+  extract = {**EXTRACT, "warnings": ["Low."]}
+  assert "proposals" not in plan_page.text({**PLAN, "programs": [extract]})
+  row = dict(
+    change="as planned",
+    topology="v5e-4x2",
+    devices=8,
+    mesh=TRAIN["mesh"],
+    batch=32,
+    batch_per_device=4.0,
+    unit="clips",
+    fits=True,
+    memory=TRAIN["memory"],
+    roofline=TRAIN["roofline"],
+    utilization=0.238,
+    examples_per_s=28000.0,
+  )
+  refused = dict(needed=20.0, available=15.75, refused=True)
+  larger = {**row, "change": "64 a device", "fits": False, "memory": refused}
+  del larger["roofline"]
+  page = plan_page.text({**PLAN, "programs": [{**one, "proposals": [row, larger]}]})
+  assert (
+    "| as planned | 8 (2 x 4 x 1) | 32 | 4 | 10.50 of 15.75 | 8.00 (compute) | unknown | 24% | "
+    "28,000 |\n| 64 a device | 8 (2 x 4 x 1) | 32 | 4 | 20.00 of 15.75, does not fit |  |  |  |  "
+    "|\n"
+  ) in page
+  assert "--config.proposals=true" not in page

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
+from como_jax import config as config_lib
 from como_jax import main
+from como_jax.assembly import programs
+from como_jax.parallel import flops, topology
 from como_jax.tasks import compile as task
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -72,6 +75,9 @@ def test_a_plan_of_the_train_and_extract_steps(planned):
     - memory["aliased"]
   )
   assert memory["aliased"] > 0.9 * memory["outputs"]  # the state is donated
+  # the fixed weights, spread over four devices but for small leaves, are not written
+  frozen = 4 * (train["parameters"] - train["trainable"]) / 4
+  assert 0.95 * frozen < memory["unchanged"] * 2**30 < 1.2 * frozen
   # The fixed weights of the encoder and the state of the rest, spread over four devices (small
   # leaves are whole).
   assert memory["arguments"] * 2**30 > 4 * (train["parameters"] + 2 * train["trainable"]) / 4
@@ -110,6 +116,7 @@ def test_a_plan_of_the_train_and_extract_steps(planned):
     (["--config.changes=train.mesh.fsdp=3 train.mesh.data=1"], "does not fill the 8 devices"),
     ([f"--config.of={ROOT}/configs/probe.py"], "trains nothing, one of motion, mae, policy"),
     (["--config.of=configs/motoin.py"], "exists neither in"),
+    (["--config.calibration=runs/nowhere"], "config.calibration=runs/nowhere does not exist"),
   ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, given, expected):
@@ -126,6 +133,43 @@ def test_the_verdict_of_a_refused_program():
   )
 
 
+def test_a_plan_for_gpus(tmp_path):
+  """Two nodes of four; the operations are those of the plan for CPUs."""
+  rates = tmp_path / "rates.json"
+  rates.write_text('{"chip": "h100", "source": "made up", "mfu": 0.25}')
+  changes = "--config.changes=" + SMALL + "train.mesh.data=2 train.mesh.fsdp=4 model.dtype=bfloat16"
+  given = words(
+    tmp_path,
+    "--config.topology=h100-4x2",
+    changes,
+    "--config.programs=('train',)",
+    "--config.batch_per_device=2",
+    f"--config.calibration={rates}",
+  )
+  assert main.main(given) == 0
+  plan = json.loads((tmp_path / "plan" / "plan.json").read_text())
+  (train,) = plan["programs"]
+  assert train["estimated"] and train["fits"] and train["memory"]["available"] == 59.7
+  assert "libtpu" not in plan["versions"] and train["hbm_bytes"] is None
+  kinds = {row["kind"]: row for row in train["collectives"]}
+  # bfloat16: two bytes of each trained weight that is spread are scattered
+  assert 0.8 * 2 * train["trainable"] < kinds["reduce-scatter"]["bytes"] < 2 * train["trainable"]
+  assert sum(row["dcn"] for row in train["collectives"]) > 0
+  times = train["roofline"]
+  assert times["likely"]["source"] == f"{rates}: made up"
+  assert times["likely"]["seconds"][0] >= times["seconds"]
+  ideal = train["model_flops"] / 8 / 989.4e12
+  assert times["likely"]["seconds"][0] >= ideal / 0.25
+  run = [f"--config.{word}" for word in SMALL.split()]
+  config = config_lib.parse(
+    ["main", f"--config={ROOT}/configs/motion.py:debug", *run, "--config.model.dtype=bfloat16"]
+  ).config
+  one = programs.train(config, topology.parse("cpu-1"), batch_size=16, useful=True)
+  assert train["model_flops"] == pytest.approx(flops.count(one.trace().jaxpr))
+  page = (tmp_path / "plan" / "plan.md").read_text()
+  assert "2 nodes of 4 GPUs" in page and "CPU devices stood in" in page
+
+
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 def test_a_plan_for_two_slices_of_a_tpu(tmp_path):
   given = words(
@@ -136,7 +180,11 @@ def test_a_plan_for_two_slices_of_a_tpu(tmp_path):
     "--config.batch_per_device=2",
   )
   subprocess.run([sys.executable, "-m", "como_jax.main", *given[1:]], check=True, cwd=ROOT)
-  train = json.loads((tmp_path / "plan" / "plan.json").read_text())["programs"][0]
+  plan = json.loads((tmp_path / "plan" / "plan.json").read_text())
+  train = plan["programs"][0]
+  assert plan["versions"]["libtpu"][0].isdecimal()
+  frozen = 4 * (train["parameters"] - train["trainable"]) / 4  # over four devices
+  assert 0.95 * frozen < train["memory"]["unchanged"] * 2**30 < 1.2 * frozen
   assert (
     train["fits"]
     and train["memory"]["available"] == 15.75

@@ -1,4 +1,4 @@
-"""What is read off a compiled program, the least time of a step, and the search for a batch."""
+"""What is read off a compiled program, and the search for a batch."""
 
 import types
 
@@ -33,7 +33,10 @@ def program(monkeypatch, *, compile, asked=None):
   monkeypatch.setattr(
     compiled.topology, "slice_numbers", lambda machine, mesh: (machine.name, mesh.size)
   )
-  monkeypatch.setattr(compiled, "summary", lambda parsed, slices: [parsed.text, slices])
+  monkeypatch.setattr(compiled.hlo_traffic, "unchanged", lambda parsed: GIB // 4)
+  monkeypatch.setattr(
+    compiled, "summary", lambda parsed, slices, *, scatter: [parsed.text, slices, scatter]
+  )
   traced = types.SimpleNamespace(jaxpr=None, lower=lambda: types.SimpleNamespace(compile=compile))
   mesh = types.SimpleNamespace(size=4, shape={"data": 4})
   return compiled.Program(lambda: traced, mesh, 10, "clips", 3, 7)
@@ -64,8 +67,13 @@ def test_what_is_read_off_a_compiled_program(monkeypatch):
     "flops": 55.0,
     "compile_seconds": 3.5,
   }
-  sizes = dict(arguments=4.0, outputs=3.0, aliased=2.0, temporaries=1.0, code=0.5)
-  rest = {"collectives": ["TEXT", ("v5e-4", 4)], "hbm_bytes": 99, "loops_unknown": 2}
+  sizes = dict(arguments=4.0, outputs=3.0, aliased=2.0, temporaries=1.0, code=0.5, unchanged=0.25)
+  rest = {
+    "collectives": ["TEXT", ("v5e-4", 4), False],
+    "hbm_bytes": 99,
+    "loops_unknown": 2,
+    "estimated": False,
+  }
   assert one == {
     **facts,
     **rest,
@@ -87,6 +95,31 @@ def test_what_is_read_off_a_compiled_program(monkeypatch):
     None,
     {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
   ]
+
+
+def test_what_is_read_off_a_program_for_gpus(monkeypatch):
+  """The sizes are those of the program for CPUs; the collectives those of the partitioned one."""
+  made = types.SimpleNamespace(
+    memory_analysis=lambda: STATS, as_text=lambda: "TEXT", cost_analysis=lambda: {}
+  )
+  monkeypatch.setattr(
+    compiled.stand_ins, "compile", lambda traced: compiled.stand_ins.Compiled(made, "PARTITIONED")
+  )
+  given = program(monkeypatch, compile=None)
+  one = compiled.measure(given, topology.parse("h100-4"), memory=6.4, name="train")
+  assert one["collectives"] == ["PARTITIONED", ("h100-4", 4), True]
+  assert one["estimated"] and one["hbm_bytes"] is None and one["fits"] is False
+  assert one["memory"]["needed"] == 6.5
+
+  def refuse(traced):
+    raise NotImplementedError("no rule for 'x'\nmore")
+
+  monkeypatch.setattr(compiled.stand_ins, "compile", refuse)
+  given = program(monkeypatch, compile=None)
+  assert (
+    text_of(lambda: compiled.measure(given, topology.parse("h100-4"), memory=1, name="train"))
+    == "train cannot be lowered for h100-4: no rule for 'x'"
+  )
 
 
 def test_what_the_compiler_refuses(monkeypatch):
@@ -147,7 +180,9 @@ def test_collectives_are_summed_by_kind(monkeypatch):
     hlo_collectives.Collective("all-reduce", 10, 5, (), ""),
   ]
   monkeypatch.setattr(
-    compiled.hlo_collectives, "collectives", lambda given: ones if given.partitions == 4 else None
+    compiled.hlo_collectives,
+    "collectives",
+    lambda given, *, scatter: ones if (given.partitions, scatter) == (4, True) else None,
   )
   monkeypatch.setattr(
     compiled.hlo_collectives,
@@ -156,51 +191,10 @@ def test_collectives_are_summed_by_kind(monkeypatch):
       one.bytes / 4 if (slices, partitions) == ("SLICES", 4) else 0, one.bytes / 10
     ),
   )
-  assert compiled.summary(types.SimpleNamespace(partitions=4), "SLICES") == [
+  assert compiled.summary(types.SimpleNamespace(partitions=4), "SLICES", scatter=True) == [
     {"kind": "all-gather", "count": 3, "bytes": 900, "ici": 225.0, "dcn": 90.0},
     {"kind": "all-reduce", "count": 7, "bytes": 250, "ici": 62.5, "dcn": 25.0},
   ]
-
-
-def test_the_least_time_of_a_step():
-  machine = topology.parse("v5e-4")
-
-  def finished(**changes):
-    one = dict(
-      devices=4,
-      batch=32,
-      flops=4e12,
-      hbm_bytes=8.19e9,
-      memory=dict(arguments=0.25, outputs=0.5),
-      collectives=[dict(ici=2e9, dcn=0.0), dict(ici=1e9, dcn=2.5e9)],
-      **changes,
-    )
-    compiled.add_roofline(one, machine, model_flops=3e12, unit="clips")
-    return one
-
-  one = finished()
-  roof = one["roofline"]
-  parts = {
-    "compute": 1e12 / 197e12,
-    "memory": 0.75 * GIB / 819e9,
-    "ici": 3e9 / 200e9,
-    "dcn": 2.5e9 / 3.125e9,
-  }
-  assert (
-    one["model_flops"] == 3e12
-    and roof["parts"] == pytest.approx(parts)
-    and (roof["bound"], roof["seconds"]) == ("dcn", pytest.approx(0.8))
-  )
-  assert roof["mfu"] == pytest.approx(3e12 / 4 / 197e12 / 0.8) == roof["traffic_mfu"] and roof[
-    "clips_per_s"
-  ] == pytest.approx(40)
-  assert roof["traffic_seconds"] == roof["seconds"], "memory traffic takes less than the network"
-  without = dict(devices=4, batch=32)
-  compiled.add_roofline(without, machine, model_flops=3e12, unit="clips")
-  assert "roofline" not in without and without["model_flops"] == 3e12, "the compiler refused it"
-  cpu = dict(devices=4, collectives=[])
-  compiled.add_roofline(cpu, topology.parse("cpu-4"), model_flops=3e12, unit="clips")
-  assert "roofline" not in cpu
 
 
 @pytest.mark.parametrize(
@@ -233,30 +227,6 @@ def test_the_largest_batch_is_found_to_an_eighth(limit, start):
     lambda rows: tried.append(rows) or rows <= limit, start=start, limit=2**14
   )
   assert limit * 7 / 8 - 1 <= found <= limit and len(tried) == len(set(tried)) <= 16
-
-
-def test_the_roofline():
-  one = dict(
-    devices=4,
-    batch=32,
-    flops=4e12,
-    hbm_bytes=int(819e7),
-    collectives=[dict(ici=2e8, dcn=0.0)],
-    memory=dict(arguments=0.3, outputs=0.2),
-  )
-  compiled.add_roofline(one, topology.parse("v5e-4"), model_flops=3e12, unit="clips")
-  roof = one["roofline"]
-  assert (
-    roof["bound"] == "compute"
-    and roof["seconds"] == pytest.approx(1e12 / 197e12)
-    and roof["parts"]["ici"] == pytest.approx(0.001)
-  )
-  assert roof["parts"]["memory"] == pytest.approx(0.5 * 2**30 / 819e9) and roof[
-    "mfu"
-  ] == pytest.approx(0.75)
-  assert roof["traffic_seconds"] == pytest.approx(0.01) and roof["traffic_mfu"] == pytest.approx(
-    3e12 / 4 / 197e12 / 0.01
-  )
 
 
 @pytest.mark.parametrize(
@@ -314,9 +284,28 @@ def test_the_search_for_the_largest_batch(monkeypatch, capsys):
 
 
 def test_the_compiler_is_as_before_afterwards():
-  names = ("jax_exec_time_optimization_effort", "jax_enable_compilation_cache")
+  levels = not hasattr(jax.config, "jax_exec_time_optimization_effort")  # jax 0.11 and later
+  name = "jax_optimization_level" if levels else "jax_exec_time_optimization_effort"
+  names = (name, "jax_enable_compilation_cache")
   before = [getattr(jax.config, name) for name in names]
   with pytest.raises(RuntimeError), compiled.compiler(effort=-0.5):
-    assert [getattr(jax.config, name) for name in names] == [-0.5, False]
+    assert [getattr(jax.config, name) for name in names] == ["O1" if levels else -0.5, False]
     raise RuntimeError
   assert [getattr(jax.config, name) for name in names] == before
+
+
+@pytest.mark.parametrize("effort, level", [(-1.0, "O1"), (0.0, "UNKNOWN"), (0.5, "O3")])
+def test_the_effort_where_jax_has_levels(monkeypatch, effort, level):
+  class Config:
+    jax_optimization_level = "O2"
+    jax_enable_compilation_cache = True
+
+    def update(self, name, value):
+      assert hasattr(self, name)
+      setattr(self, name, value)
+
+  config = Config()
+  monkeypatch.setattr(compiled.jax, "config", config)
+  with compiled.compiler(effort=effort):
+    assert (config.jax_optimization_level, config.jax_enable_compilation_cache) == (level, False)
+  assert (config.jax_optimization_level, config.jax_enable_compilation_cache) == ("O2", True)
