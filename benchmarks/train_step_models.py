@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from como_jax import config as config_lib
 from como_jax import model_presets, models, objectives, trees
+from como_jax.models.backbones import mae_vit
 from como_jax.parallel import flops, rules
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import optimizer, rng, step
@@ -27,9 +28,12 @@ CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "motion.py"
 SEED = 0
 
 
-def section(options: argparse.Namespace, dtype: str, **changes: Any) -> dict[str, Any]:
-  """Builds the config section of the model."""
-  made = model_presets.preset("motion", "published")
+def section(
+  options: argparse.Namespace, dtype: str, *, preset: str = "published", **changes: Any
+) -> dict[str, Any]:
+  """Builds the config section of the model, in the sizes of the options."""
+  made = model_presets.preset("motion", preset)
+  half = preset == "fast" and dtype == "bfloat16"
   if options.preset == "small":
     made |= {
       "image_size": 64,
@@ -38,6 +42,7 @@ def section(options: argparse.Namespace, dtype: str, **changes: Any) -> dict[str
     }
     for part in ("idm", "fdm"):
       made[part] |= {"width": 192, "depth": 2, "num_heads": 3, "mlp_dim": 768}
+  made["encoder"]["param_dtype"] = "bfloat16" if half else "float32"
   if options.remat:
     made["remat"] = options.remat
   return made | {"dtype": dtype} | changes
@@ -75,26 +80,25 @@ def ours(
   params: Mapping[str, Any],
   batch: Mapping[str, np.ndarray],
   dtype: str,
+  preset: str = "published",
 ) -> Contestant:
-  """Our row: the train step of `tasks.motion`."""
-  config, mesh = _config(), mesh_lib.make(devices=jax.devices()[:1])
+  """Our row: the train step of `tasks.motion`, of the config `published` or `fast`."""
+  config, mesh = _config(preset), mesh_lib.make(devices=jax.devices()[:1])
   objective = objectives.build(objectives.active(config.objectives))
   tx, rate = optimizer.from_section(config.train)
 
   def build(model):
-    def loss(params, batch, key, constants=None):
-      return objective(model.forward(params, batch, key=key), batch, constants)
-
     return step.TrainStep(
-      loss,
+      objectives.model_loss(model, objective),
       tx,
       step.StepOptions(weights=objective.weights, frozen=model.frozen, seed=SEED, lr_schedule=rate),
       mesh=mesh,
       state=held["state"],
     )
 
-  model = models.build(section(options, dtype))
-  start = state_lib.create(params, tx, frozen=model.frozen, ema=False)
+  model = models.build(section(options, dtype, preset=preset))
+  kept = {**params, "encoder": mae_vit.stored(model.encoder, params["encoder"])}
+  start = state_lib.create(kept, tx, frozen=model.frozen, ema=False)
   held = {"state": jax.device_put(start, rules.shardings(start, mesh))}
   placed = jax.device_put(dict(batch), mesh_lib.batch_sharding(mesh))
   train = build(model)
@@ -107,7 +111,8 @@ def ours(
     jax.block_until_ready(metrics)
     return float(first["loss"]), float(first["grad_norm"])
 
-  useful = build(models.build(section(options, dtype, remat="none", attention_kernel="xla")))
+  once = section(options, dtype, preset=preset, remat="none", attention_kernel="xla")
+  useful = build(models.build(once))
   return Contestant(take, flops.count(useful.trace(held["state"], placed).jaxpr))
 
 
@@ -190,8 +195,8 @@ def theirs(
   return Contestant(take, counter.get_total_flops())
 
 
-def _config() -> config_lib.ConfigDict:
-  return config_lib.parse(["main", f"--config={CONFIG}"]).config
+def _config(preset: str = "published") -> config_lib.ConfigDict:
+  return config_lib.parse(["main", f"--config={CONFIG}:{preset}"]).config
 
 
 def check(options: argparse.Namespace, params: Mapping[str, Any], device: torch.device) -> float:

@@ -15,7 +15,9 @@ MOTION: dict[str, dict[str, Any]] = {
     "scan": True,
     "remat": "dots_no_batch",
     "attention_kernel": "auto",
-    "encoder": {"kind": "mae_vit", "size": "L/16", "epsilon": 1e-12},
+    "fused_qkv": False,
+    "token_multiple": 1,
+    "encoder": {"kind": "mae_vit", "size": "L/16", "epsilon": 1e-12, "param_dtype": "float32"},
     "idm": {
       "inputs": "feature_diff",
       "width": 768,
@@ -50,7 +52,9 @@ MOTION: dict[str, dict[str, Any]] = {
     "scan": True,
     "remat": "none",
     "attention_kernel": "auto",
-    "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12},
+    "fused_qkv": False,
+    "token_multiple": 1,
+    "encoder": {"kind": "mae_vit", "size": "debug/8", "epsilon": 1e-12, "param_dtype": "float32"},
     "idm": {
       "inputs": "feature_diff",
       "width": 128,
@@ -78,6 +82,13 @@ MOTION: dict[str, dict[str, Any]] = {
     },
     "tcl_gradient": "all",
   },
+}
+
+# CoMo as published with what saves time or memory on accelerators. Only rounding differs.
+MOTION["fast"] = {
+  **copy.deepcopy(MOTION["published"]),
+  "remat": "dots_attention",
+  "encoder": {**MOTION["published"]["encoder"], "param_dtype": "bfloat16"},
 }
 
 MAE: dict[str, dict[str, Any]] = {
@@ -232,7 +243,8 @@ def preset(kind: str, name: str) -> dict[str, Any]:
 
   Args:
     kind: "motion", "mae" or "policy".
-    name: "published" or "debug"; a policy also has "published_gpt" and "debug_gpt".
+    name: "published" or "debug"; a motion model also has "fast", a policy "published_gpt" and
+      "debug_gpt".
 
   Raises:
     errors.UserError: unknown kind or name.

@@ -16,6 +16,7 @@ RESOLVED = [
   "mae:tiny",
   "mae:debug",
   "motion",
+  "motion:fast",
   "motion:small",
   "motion:debug",
   "motion:small,bottleneck=vq",

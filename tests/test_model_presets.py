@@ -11,6 +11,7 @@ from como_jax import model_presets, models, trees
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CASES = [
   ("motion", "published"),
+  ("motion", "fast"),
   ("motion", "debug"),
   ("mae", "published"),
   ("mae", "debug"),
@@ -52,6 +53,16 @@ def test_published_counts():
     6144,
     768,
   ]
+
+
+def test_fast_is_published_but_for_speed():
+  fast, published = (model_presets.preset("motion", name) for name in ("fast", "published"))
+  assert {key for key in fast if fast[key] != published[key]} == {"remat", "encoder"}
+  assert fast["encoder"] == {**published["encoder"], "param_dtype": "bfloat16"}
+  assert table(fast) == table(published)
+  params = jax.eval_shape(models.build(fast).init, jax.random.key(0))
+  size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params["encoder"]))
+  assert size < 0.51 * 4 * 303_301_632
 
 
 def test_published_count_with_vq():

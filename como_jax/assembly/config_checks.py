@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from como_jax import config as config_lib
-from como_jax import errors
+from como_jax import errors, trees
 from como_jax.assembly import data_folders
 from como_jax.settings import locations
+
+_IN_ENCODER = "encoder/blocks/mlp/up/kernel"  # a weight that is in every encoder
 
 
 def check(config: config_lib.ConfigDict) -> None:
@@ -101,6 +103,17 @@ def _trained(config: config_lib.ConfigDict) -> None:
     from como_jax.objectives import checks as objective_checks
 
     objective_checks.check(config.objectives.to_dict(), config.model.to_dict())
+    _encoder_dtype(config)
+
+
+def _encoder_dtype(config: config_lib.ConfigDict) -> None:
+  """Refuses to train an encoder whose weights are kept in less than float32."""
+  frozen, dtype = config.train.frozen, config.model.encoder.get("param_dtype", "float32")
+  if dtype != "float32" and frozen is not None and not trees.matches(_IN_ENCODER, frozen):
+    raise errors.UserError(
+      f"config.model.encoder.param_dtype={dtype} needs a frozen encoder: leave config.train.frozen "
+      "out, or train it in float32"
+    )
 
 
 def _policy(config: config_lib.ConfigDict) -> None:

@@ -17,6 +17,8 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 SHARED = ("kind", "image_size", "dtype", "scan", "remat", "encoder")
 # and optional keys: older checkpoints do not have them
 OPTIONAL = ("attention_kernel",)
+# optional keys of a motion model alone
+OF_MOTION = ("fused_qkv", "token_multiple")
 
 
 def build(config: Any) -> Any:
@@ -48,6 +50,8 @@ def _common(config: dict[str, Any]) -> dict[str, Any]:
     "scan": config["scan"],
     "remat": config["remat"],
     "attention_kernel": kernel,
+    "fused_qkv": config.get("fused_qkv", False),
+    "token_multiple": config.get("token_multiple", 1),
   }
 
 
@@ -55,6 +59,7 @@ def _encoder(config: dict[str, Any], common: dict[str, Any]) -> mae_vit.Encoder:
   section = dict(config["encoder"])
   config_utils.check(section, "model.encoder", required=("kind", "size"), optional=tuple(section))
   constructor = config_utils.lookup(ENCODERS, section.pop("kind"), "model.encoder.kind")
+  _check_param_dtype(section.get("param_dtype", "float32"), config)
   size = sizes.parse(section.pop("size"))
   size.grid(config["image_size"])  # refuses an image size that does not fit
   return config_utils.instantiate(
@@ -74,6 +79,17 @@ def _encoder(config: dict[str, Any], common: dict[str, Any]) -> mae_vit.Encoder:
     patch=size.patch,
     image_size=config["image_size"],
   )
+
+
+def _check_param_dtype(param_dtype: Any, config: dict[str, Any]) -> None:
+  """Refuses weights that would be less precise than their products, or that are trained."""
+  config_utils.lookup(DTYPES, param_dtype, "model.encoder.param_dtype")
+  for key, expected in (("kind", "motion"), ("dtype", param_dtype)):
+    if param_dtype != "float32" and config[key] != expected:
+      raise errors.UserError(
+        f"model.encoder.param_dtype={param_dtype} needs model.{key}={expected}, it is "
+        f"{config[key]!r}"
+      )
 
 
 def _mae(config: dict[str, Any]) -> mae.MAEModel:
@@ -109,7 +125,7 @@ def _motion(config: dict[str, Any]) -> como.MotionModel:
     config,
     "model",
     required=(*SHARED, "idm", "bottleneck", "fdm", "tcl_gradient"),
-    optional=OPTIONAL,
+    optional=(*OPTIONAL, *OF_MOTION),
   )
   config_utils.choice(como.TCL_GRADIENTS, config["tcl_gradient"], "model.tcl_gradient")
   common = _common(config)

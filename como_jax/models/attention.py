@@ -15,12 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.linen import spmd
+from jax.ad_checkpoint import checkpoint_name
 
 from como_jax import errors
 
 # "xla" never fuses, "fused" fuses wherever a kernel can run, "auto" where it is expected to be
 # faster (see `_worth`).
 KERNELS = ("auto", "xla", "fused")
+
+# The name of XLA's results and the operations of fused kernels, for the policies of `stacks.REMAT`.
+RESULT = "attention"
+FUSED_OPERATIONS = ("dot_product_attention_fwd_wrapper", "pallas_call")
 
 _BLOCK = 512  # tokens of a tile of the TPU kernel at most; tiles are multiples of _LANES
 _LANES = 128
@@ -51,6 +56,7 @@ def attend(
   mask: jax.Array | None = None,
   *,
   kernel: str = "auto",
+  num_tokens: int | None = None,
 ) -> jax.Array:
   """softmax(query key' / sqrt(d)) value for each head.
 
@@ -62,14 +68,26 @@ def attend(
     value: [B, S, H, d].
     mask: bool, True = may attend, [B or 1, 1 or H, N or 1, S or 1]; no row may be all False.
     kernel: one of KERNELS.
+    num_tokens: only the first `num_tokens` of the S key tokens are real: nobody attends to the
+      padding after them. None: all are. Not together with a mask.
 
   Returns:
-    [B, N, H, d].
+    [B, N, H, d]; where the queries have the same padding, their results there are of no meaning,
+    but finite.
+
+  Raises:
+    ValueError: both a mask and `num_tokens`.
   """
+  if num_tokens is not None:
+    if mask is not None:
+      raise ValueError("attention: a mask and num_tokens exclude each other")
+    mask = (jnp.arange(key.shape[1]) < num_tokens)[None, None, None]
   library = _library(query, key, mask) if kernel != "xla" else None
   fused = {"cudnn": _cudnn, "pallas": _pallas}[library] if library else None
   if fused is None or (kernel == "auto" and not _worth(fused, query, key)):
     return _xla(query, key, value, mask)
+  if fused is _cudnn and num_tokens is not None:
+    return _cudnn(query, key, value, None, num_tokens=num_tokens)
   return fused(query, key, value, mask)
 
 
@@ -177,11 +195,21 @@ def _xla(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | N
   weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
   y = jnp.einsum("bhns,bhsd->bhnd", weights.astype(value.dtype), value).astype(jnp.float32)
   y = y / jnp.sum(weights, axis=-1, keepdims=True)
-  return y.astype(value.dtype).swapaxes(1, 2)
+  return checkpoint_name(y.astype(value.dtype).swapaxes(1, 2), RESULT)
 
 
-def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
-  """CuDNN's flash attention; in JAX its backward pass needs an even number of tokens."""
+def _cudnn(
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  mask: jax.Array | None,
+  *,
+  num_tokens: int | None = None,
+) -> jax.Array:
+  """CuDNN's flash attention; in JAX its backward pass needs an even number of tokens.
+
+  Lengths are cheaper than a mask, which it reads for every pair of tokens.
+  """
   (batch, tokens), num_keys = query.shape[:2], key.shape[1]
   query, key, value = _pad(query, tokens % 2), _pad(key, num_keys % 2), _pad(value, num_keys % 2)
   query_lengths = key_lengths = None
@@ -192,8 +220,11 @@ def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
       # no row may be empty
       mask = jnp.pad(mask, ((0, 0), (0, 0), (0, tokens % 2), (0, 0)), mode="edge")
     mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
-  elif (tokens | num_keys) % 2:
-    query_lengths, key_lengths = jnp.full((batch,), tokens), jnp.full((batch,), num_keys)
+  elif num_tokens is not None or (tokens | num_keys) % 2:
+    real = num_keys if num_tokens is None else num_tokens
+    # queries of the same padding are skipped
+    queries = min(tokens, real) if tokens == num_keys else tokens
+    query_lengths, key_lengths = jnp.full((batch,), queries), jnp.full((batch,), real)
   return jax.nn.dot_product_attention(
     query,
     key,
@@ -271,4 +302,6 @@ def _tiles(tokens: int) -> tuple[int, int]:
 
 def _pad(x: jax.Array, count: int) -> jax.Array:
   """[B, N, H, d] -> [B, N + count, H, d]."""
+  if not count:
+    return x
   return jnp.pad(x, ((0, 0), (0, count), (0, 0), (0, 0)))

@@ -27,6 +27,9 @@ class StackConfig:
     scan: whether one compiled layer runs in a loop over stacked parameters.
     remat: a key of `stacks.REMAT`.
     attention_kernel: one of `attention.KERNELS`.
+    fused_qkv: whether query, key and value of a sequence are one matrix product.
+    token_multiple: sequences are padded to a multiple of so many tokens, once at the start of the
+      stack (see `stacks.Stack`).
   """
 
   width: int
@@ -39,6 +42,8 @@ class StackConfig:
   scan: bool = True
   remat: str = "none"
   attention_kernel: str = "auto"
+  fused_qkv: bool = False
+  token_multiple: int = 1
 
   @property
   def head_dim(self) -> int:

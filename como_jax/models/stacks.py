@@ -14,15 +14,30 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from como_jax.models import config_utils, specs, transformer
+from como_jax.models import attention, config_utils, specs, transformer
+
+
+def _keeps_attention(primitive: Any, *args: Any, **params: Any) -> bool:
+  """Keeps what "dots_no_batch" keeps, and the results of attention.
+
+  Of a fused kernel these are also the sums of its softmax: without them its backward pass would run
+  the forward kernel again.
+  """
+  return bool(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *args, **params)
+    or primitive.name in attention.FUSED_OPERATIONS
+    or jax.checkpoint_policies.save_only_these_names(attention.RESULT)(primitive, *args, **params)
+  )
+
 
 # What the backward pass may keep of a layer: everything, only its input, or also the results of
-# matrix products.
+# matrix products; "dots_attention" keeps those of "dots_no_batch" and of attention.
 REMAT: dict[str, Callable | None] = {
   "none": None,
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_saveable,
   "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "dots_attention": _keeps_attention,
 }
 
 
@@ -32,6 +47,9 @@ class Stack(nn.Module):
   With `scan` the parameters lie under "blocks" with a leading layer axis L and the compiled program
   holds one layer. Without it they lie under "blocks_0", "blocks_1", ... (see `stack_layers` and
   `unstack_layers`). Parents add a stack with `add_stack`, so that it adds no level to the names.
+
+  With `token_multiple` the tokens are padded once, before the first block, and not around every
+  call of a fused kernel. Nobody attends to the padding, and the result does not have it.
 
   Attributes:
     stack: settings of the stack.
@@ -59,9 +77,17 @@ class Stack(nn.Module):
 
     Returns:
       x, or (x, the blocks' second results stacked to [L, ...]).
+
+    Raises:
+      ValueError: padding of blocks that receive `inputs` or `layers`, which say nothing of it.
     """
     chex.assert_rank(x, 3)
-    stack = self.stack
+    stack, num_tokens = self.stack, x.shape[1]
+    padding = -num_tokens % stack.token_multiple
+    if padding:
+      if inputs or layers is not None:
+        raise ValueError("token_multiple: only blocks without further inputs can be padded")
+      x = jnp.pad(x, ((0, 0), (0, padding), (0, 0)))
     policy = config_utils.lookup(REMAT, stack.remat, "remat")
     config_utils.lookup(transformer.INITIALIZERS, stack.initializer, "initializer")
     # Inside scan the loop itself keeps XLA from merging the recomputation away.
@@ -71,6 +97,8 @@ class Stack(nn.Module):
       else nn.remat(self.block, prevent_cse=not stack.scan, policy=policy)
     )
     fields = dict(stack=stack, **self.settings)
+    if padding:
+      fields["num_tokens"] = num_tokens
     x = x.astype(stack.dtype)
 
     def run(module: nn.Module, x: jax.Array, layer: Any, inputs: tuple) -> tuple[jax.Array, Any]:
@@ -78,7 +106,7 @@ class Stack(nn.Module):
       return result if isinstance(result, tuple) else (result, None)
 
     if not stack.depth:
-      return x[:, :num_outputs]
+      return x[:, : num_tokens if num_outputs is None else num_outputs]
     if num_outputs is not None and stack.scan:
       if not self.is_initializing():
         return self._all_but_last(x, fields, policy, num_outputs)
@@ -101,6 +129,8 @@ class Stack(nn.Module):
         length=stack.depth,
       )
       x, stacked = scanned(block(**fields, name="blocks"), x, layers, inputs)
+    if padding and num_outputs is None:
+      x = x[:, :num_tokens]
     return x if stacked is None else (x, stacked)
 
   def _all_but_last(

@@ -76,10 +76,32 @@ def constrain_tokens(x: jax.Array) -> jax.Array:
   return spmd.with_logical_constraint(x, ("batch", "token", "embed"))
 
 
+class _Weights(nn.Module):
+  """The parameters of an `nn.Dense` of the same name, without its product."""
+
+  features: int
+  kernel_init: Callable
+
+  @nn.compact
+  def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array]:
+    """`inputs` -> kernel [inputs, features] and bias [features]."""
+    return (
+      self.param("kernel", self.kernel_init, (inputs, self.features)),
+      self.param("bias", nn.initializers.zeros, (self.features,)),
+    )
+
+
 class Attention(nn.Module):
-  """Multi-head attention with biases on query, key, value and output. [B, N, D] -> [B, N, D]."""
+  """Multi-head attention with biases on query, key, value and output. [B, N, D] -> [B, N, D].
+
+  Attributes:
+    stack: settings of the stack. With its `fused_qkv` the layers that read the same tokens are one
+      product. Their parameters keep their names and shapes, so checkpoints fit either way.
+    num_tokens: as for `attention.attend`.
+  """
 
   stack: specs.StackConfig
+  num_tokens: int | None = None
 
   @nn.compact
   def __call__(
@@ -114,9 +136,21 @@ class Attention(nn.Module):
         name=name,
       )
 
-    query = attention.split_heads(dense("query")(x[:, :num_outputs]), num_heads)
-    if cache is None or cache_index is not None:
-      own = {name: attention.split_heads(dense(name)(x), num_heads) for name in ("key", "value")}
+    def project(*names: str) -> dict[str, jax.Array]:
+      if not self.stack.fused_qkv:
+        return {name: attention.split_heads(dense(name)(x), num_heads) for name in names}
+      products = self._fused(x, names)
+      return {name: attention.split_heads(y, num_heads) for name, y in products.items()}
+
+    reads_itself = cache is None or cache_index is not None
+    own = {}
+    if self.stack.fused_qkv and reads_itself and num_outputs is None:
+      own = project("query", "key", "value")
+      query = own.pop("query")
+    else:
+      query = attention.split_heads(dense("query")(x[:, :num_outputs]), num_heads)
+    if reads_itself:
+      own = own or project("key", "value")
       if cache is not None and cache_index is not None:
         cache = {
           name: jax.lax.dynamic_update_slice_in_dim(
@@ -127,9 +161,26 @@ class Attention(nn.Module):
       else:
         cache = own
     kernel = self.stack.attention_kernel
-    y = attention.attend(query, cache["key"], cache["value"], mask, kernel=kernel)
+    y = attention.attend(
+      query, cache["key"], cache["value"], mask, kernel=kernel, num_tokens=self.num_tokens
+    )
     y = dense("output")(y.reshape((*y.shape[:2], x.shape[-1])))
     return y if cache_index is None else (y, cache)
+
+  def _fused(self, x: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:
+    """Several linear layers of x as one product with their stacked kernels [D, layers, D].
+
+    Stacked on an axis of their own, not concatenated: each stays split over the mesh as its rule
+    says.
+    """
+    kernel_init, dtype = INITIALIZERS[self.stack.initializer], self.stack.dtype
+    weights = [_Weights(x.shape[-1], kernel_init, name=name)(x.shape[-1]) for name in names]
+    kernel, bias = (
+      jnp.stack([part.astype(dtype) for part in parts], axis=-2)
+      for parts in zip(*weights, strict=True)
+    )
+    y = jnp.einsum("bnd,dke->bnke", x.astype(dtype), kernel) + bias[None, None]
+    return {name: y[:, :, index] for index, name in enumerate(names)}
 
 
 class MLP(nn.Module):
@@ -157,11 +208,13 @@ class Block(nn.Module):
     stack: settings of the stack.
     activation: a key of `ACTIVATIONS`.
     num_outputs: only the first `num_outputs` tokens are computed, from all tokens; None = all.
+    num_tokens: the tokens after the first `num_tokens` are padding; None = none is.
   """
 
   stack: specs.StackConfig
   activation: str = "gelu"
   num_outputs: int | None = None
+  num_tokens: int | None = None
 
   @nn.compact
   def __call__(
@@ -182,7 +235,9 @@ class Block(nn.Module):
     stack = self.stack
     x = constrain_tokens(x)
     y = LayerNorm(epsilon=stack.epsilon, name="norm_attention")(x).astype(stack.dtype)
-    y = Attention(stack, name="attention")(y, mask, cache_index, cache, self.num_outputs)
+    y = Attention(stack, self.num_tokens, name="attention")(
+      y, mask, cache_index, cache, self.num_outputs
+    )
     if cache_index is not None:
       y, cache = y
     x = x[:, : self.num_outputs] + y

@@ -47,6 +47,10 @@ LOGGED: dict[str, tuple[str, ...]] = {
   "quantization": ("codebook", "commitment"),
 }
 
+# Objectives that read only drawn pairs: name -> fn(batch, key, *, settings...), which returns the
+# batch that the model reads. Its settings are the objective's.
+DRAWS: dict[str, Callable[..., Mapping[str, jax.Array]]] = {"contrastive": contrastive.draw}
+
 # Objectives with a pretrained network: name -> loader(weights_path). The other settings go to the
 # function.
 LOADERS: dict[str, Callable[[str], dict[str, Any]]] = {"perceptual": perceptual.load}
@@ -63,11 +67,24 @@ class Objective:
     constants: name -> arrays that an objective needs (a pretrained network). Pass them to the
       compiled step as an argument, and from there to `__call__`. If the step captured them, they
       would be compiled into the program as literals.
+    draws: name -> fn(batch, key), of those that read only drawn pairs (see `DRAWS`).
   """
 
   functions: dict[str, Callable[..., terms.Terms]]
   weights: dict[str, float | None]
   constants: dict[str, dict[str, Any]]
+  draws: dict[str, Callable[..., Mapping[str, jax.Array]]] = dataclasses.field(default_factory=dict)
+
+  def draw(self, batch: Mapping[str, jax.Array], key: jax.Array) -> Mapping[str, jax.Array]:
+    """The batch that the model and the objectives read in a step, with what is drawn in it.
+
+    Args:
+      batch: the batch.
+      key: of the step.
+    """
+    for function in self.draws.values():
+      batch = function(batch, key)
+    return batch
 
   def __call__(
     self,
@@ -113,6 +130,7 @@ def model_loss(model: Any, objective: Objective) -> Callable[..., terms.Terms]:
     key: jax.Array,
     constants: Mapping[str, Any] | None = None,
   ) -> terms.Terms:
+    batch = objective.draw(batch, key)
     return objective(model.forward(params, batch, key=key), batch, constants)
 
   return loss
@@ -138,7 +156,7 @@ def build(config: Any) -> Objective:
   """
   if hasattr(config, "to_dict"):
     config = config.to_dict()
-  functions, weights, constants = {}, {}, {}
+  functions, weights, constants, draws = {}, {}, {}, {}
   for name, settings in config.items():
     if name not in OBJECTIVES:
       raise errors.UserError(
@@ -147,12 +165,9 @@ def build(config: Any) -> Objective:
     if not settings:
       continue
     settings = dict(settings)
-    valid = [
-      key
-      for key, parameter in inspect.signature(OBJECTIVES[name]).parameters.items()
-      if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-      and not (name in LOADERS and key == "weights")
-    ]
+    own = _settings(OBJECTIVES[name])
+    of_draw = _settings(DRAWS[name]) if name in DRAWS else []
+    valid = [key for key in own + of_draw if not (name in LOADERS and key == "weights")]
     valid += ["weight"] + (["weights_path"] if name in LOADERS else [])
     for key in settings:
       if key not in valid:
@@ -165,6 +180,18 @@ def build(config: Any) -> Objective:
       if not constants[name]:  # no weights given: off
         del constants[name]
         continue
+    if name in DRAWS:
+      chosen = {key: settings.pop(key) for key in of_draw if key in settings}
+      draws[name] = functools.partial(DRAWS[name], **chosen)
     functions[name] = functools.partial(OBJECTIVES[name], **settings)
     weights |= {name: weight, **dict.fromkeys(LOGGED.get(name, ()))}
-  return Objective(functions, weights, constants)
+  return Objective(functions, weights, constants, draws)
+
+
+def _settings(function: Callable) -> list[str]:
+  """The keys of a function's settings: its arguments that are given by name only."""
+  return [
+    key
+    for key, parameter in inspect.signature(function).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+  ]

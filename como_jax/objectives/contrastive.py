@@ -4,7 +4,8 @@ The latent of a motion should be similar to that of the same motion over a jitte
 positive), and not to that of the reversed motion (the negative).
 
 Legend: B batch, P pairs, L length of the whole latent z, H W image; t first frame, n offset to the
-second one, d jitter (at most a fifth of n, of either sign).
+second one, d jitter (at most a fifth of n, of either sign); E runs of neighboring clips, M drawn
+pairs of each.
 Source: CoMo, CVPR version of arXiv 2505.17006; temperature from the released code.
 """
 
@@ -18,6 +19,7 @@ from como_jax.objectives import terms
 # ImageNet's standard deviations: a normalized channel times these is on the scale 0 to 1 again.
 STD = (0.229, 0.224, 0.225)
 MOVING_THRESHOLD = 0.05  # change of a channel on the scale 0 to 1
+_DRAW = 0x7C1  # folded into a step's key, whose other uses do not change
 
 
 def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -45,6 +47,34 @@ def moving_share(outputs: Mapping[str, jax.Array]) -> jax.Array:
   return jnp.mean(jnp.max(change, axis=-1) > MOVING_THRESHOLD, axis=(2, 3), dtype=jnp.float32)
 
 
+def draw(
+  batch: Mapping[str, jax.Array], key: jax.Array, *, fraction: float = 1.0
+) -> Mapping[str, jax.Array]:
+  """Draws the pairs that Tcl reads in this step; the others have no reversed and jittered pairs.
+
+  The same number is drawn of every clip. Where that would be less than one pair, one or more are
+  drawn of every run of neighboring clips, as short as possible.
+
+  Args:
+    batch: with "jittered" or "jittered_tokens" [B, P, ...]; without either nothing is drawn.
+    key: of the step.
+    fraction: of the pairs, 0 to 1 (all); rounded to whole pairs of a clip or run.
+
+  Returns:
+    The batch, with "drawn" int32 [E, M] where not all pairs are read (see `terms.choose`).
+  """
+  name = next((name for name in ("jittered", "jittered_tokens") if name in batch), None)
+  if name is None or fraction >= 1:
+    return batch
+  size, count = batch[name].shape[:2]
+  clips = next((n for n in range(1, size) if size % n == 0 and fraction * count * n >= 1), size)
+  pairs, number = count * clips, max(1, round(fraction * count * clips))
+  if number >= pairs:
+    return batch
+  order = jax.random.uniform(jax.random.fold_in(key, _DRAW), (size // clips, pairs))
+  return {**batch, "drawn": jnp.argsort(order, axis=1)[:, :number]}
+
+
 def contrastive(
   outputs: Mapping[str, jax.Array],
   batch: Mapping[str, jax.Array],
@@ -65,6 +95,8 @@ def contrastive(
   Args:
     outputs: "z", "z_jittered", "z_reversed"; with a gate also "current" and "target".
     batch: may hold "valid" bool [B]: clips that are not valid do not count (`terms.over_pairs`).
+      With "drawn", "z_jittered" and "z_reversed" [E, M, L] are of those pairs alone, and the terms
+      are estimates: their means over the draws are the terms of all pairs.
     temperature: T.
     gate: pairs with a smaller share of moving pixels are left out; 0 leaves out none.
 
@@ -80,20 +112,28 @@ def contrastive(
   forward, jittered, reversed_ = (
     outputs[name].astype(jnp.float32) for name in ("z", "z_jittered", "z_reversed")
   )
+  all_pairs = forward.shape[:2]
+  if "drawn" in batch:
+    forward = terms.choose(forward, batch["drawn"])
   s1, s2, s3 = cosine(jittered, forward), cosine(jittered, reversed_), cosine(forward, reversed_)
-  left_out = jnp.zeros(s1.shape, bool)
+  left_out = jnp.zeros(all_pairs, bool)
   if gate > 0:
     terms.need(
       outputs, "contrastive", ("current", "target"), "set objectives.contrastive.gate to 0"
     )
     left_out = moving_share(outputs) < gate
   logits = jnp.stack([s1, s2, s3], axis=-1) / temperature
+
+  def over(values: jax.Array, left_out: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    if "drawn" not in batch:
+      return terms.over_pairs(values, batch, left_out=left_out)
+    none = jnp.zeros(all_pairs, bool)
+    return terms.over_drawn(values, batch, left_out=none if left_out is None else left_out)
+
   return {
-    "contrastive": terms.over_pairs(
-      -jax.nn.log_softmax(logits, axis=-1)[..., 0], batch, left_out=left_out
-    ),
+    "contrastive": over(-jax.nn.log_softmax(logits, axis=-1)[..., 0], left_out),
     "contrastive_gated": terms.over_pairs(left_out.astype(jnp.float32), batch),
-    "similarity_jittered_forward": terms.over_pairs(s1, batch),
-    "similarity_jittered_reversed": terms.over_pairs(s2, batch),
-    "similarity_forward_reversed": terms.over_pairs(s3, batch),
+    "similarity_jittered_forward": over(s1),
+    "similarity_jittered_reversed": over(s2),
+    "similarity_forward_reversed": over(s3),
   }

@@ -13,7 +13,7 @@ Source: Zhang et al., arXiv 1801.03924.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import einops
 import jax
@@ -39,6 +39,8 @@ SHIFT, SCALE = (
 )
 
 Weights = Mapping[str, jax.Array]
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def load(path: str) -> dict[str, np.ndarray]:
@@ -91,39 +93,69 @@ def load(path: str) -> dict[str, np.ndarray]:
   return weights
 
 
-def distance(weights: Weights, a: jax.Array, b: jax.Array) -> jax.Array:
+def distance(
+  weights: Weights, a: jax.Array, b: jax.Array, *, dtype: str = "float32", stop_target: bool = False
+) -> jax.Array:
   """LPIPS of two sets of frames [F].
 
   Args:
     weights: see `load`.
     a: ImageNet-normalized frames [F, H, W, 3], at least 16x16 pixels.
     b: as `a`.
+    dtype: of the convolutions, a key of `DTYPES`; features are compared in float32.
+    stop_target: whether b has no gradient. The network then runs on a and b apart, and backward
+      only for a.
   """
   total = jnp.zeros(a.shape[0], jnp.float32)
-  x = jnp.concatenate([_scale(a), _scale(b)], axis=0)
+  if stop_target:
+    pairs = zip(
+      _features(weights, _scale(a), dtype),
+      _features(weights, _scale(jax.lax.stop_gradient(b)), dtype),
+      strict=True,
+    )
+  else:
+    both = jnp.concatenate([_scale(a), _scale(b)], axis=0)
+    pairs = (jnp.split(unit, 2, axis=0) for unit in _features(weights, both, dtype))
+  for index, (first, second) in enumerate(pairs):
+    head = weights[f"head{index}"][None, None, None]
+    total = total + jnp.mean(jnp.sum(jnp.square(first - second) * head, axis=-1), axis=(1, 2))
+  return total
+
+
+def _features(weights: Weights, x: jax.Array, dtype: str) -> Iterator[jax.Array]:
+  """The features of each block, of unit length over the channels, float32.
+
+  Args:
+    weights: see `load`.
+    x: scaled frames [F, H, W, 3].
+    dtype: of the convolutions.
+  """
+  x = x.astype(DTYPES[dtype])
   for index, block in enumerate(CONVOLUTIONS):
     if index:
       x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
     for i in block:
       x = jax.lax.conv_general_dilated(
         x,
-        weights[f"conv{i}/kernel"],
+        weights[f"conv{i}/kernel"].astype(x.dtype),
         (1, 1),
         ((1, 1), (1, 1)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
       )
-      x = jax.nn.relu(x + weights[f"conv{i}/bias"][None, None, None])
+      x = jax.nn.relu(x + weights[f"conv{i}/bias"].astype(x.dtype)[None, None, None])
+    wide = x.astype(jnp.float32)
     # The small number is inside the root: locations where all channels are zero are common, and
     # their gradient must not be NaN.
-    unit = x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-10)
-    first, second = jnp.split(unit, 2, axis=0)
-    head = weights[f"head{index}"][None, None, None]
-    total = total + jnp.mean(jnp.sum(jnp.square(first - second) * head, axis=-1), axis=(1, 2))
-  return total
+    yield wide * jax.lax.rsqrt(jnp.sum(jnp.square(wide), axis=-1, keepdims=True) + 1e-10)
 
 
 def perceptual(
-  outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], *, weights: Weights
+  outputs: Mapping[str, jax.Array],
+  batch: Mapping[str, jax.Array],
+  *,
+  weights: Weights,
+  dtype: str = "float32",
+  stop_target: bool = False,
 ) -> terms.Terms:
   """LPIPS of "pixels" against "target" [B, P, H, W, 3].
 
@@ -131,16 +163,24 @@ def perceptual(
     outputs: "pixels" and "target".
     batch: as for `terms.over_pairs`.
     weights: see `load`; 59 MB, so they are an argument of the compiled step, not a constant in it.
+    dtype: as for `distance`.
+    stop_target: as for `distance`. The target is data, so its gradient is not used in training.
 
   Raises:
-    errors.UserError: an output is missing.
+    errors.UserError: an output is missing, or the dtype is unknown.
   """
+  if dtype not in DTYPES:
+    raise errors.UserError(
+      f"objectives.perceptual.dtype is {dtype!r}; {errors.nearest(str(dtype), DTYPES)}"
+    )
   if not weights:
     return {}
   terms.need(outputs, "perceptual", ("pixels", "target"), "use a model of kind 'motion'")
   pixels, target = outputs["pixels"], outputs["target"]
   flat = (-1, *pixels.shape[2:])
-  values = distance(weights, pixels.reshape(flat), target.reshape(flat))
+  values = distance(
+    weights, pixels.reshape(flat), target.reshape(flat), dtype=dtype, stop_target=stop_target
+  )
   return {"perceptual": terms.over_pairs(values.reshape(pixels.shape[:2]), batch)}
 
 

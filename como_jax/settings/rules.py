@@ -195,10 +195,13 @@ RULES: tuple[tuple[str, Rule], ...] = (
   ("*objectives.*.weight objectives.*.beta", number(0)),
   ("objectives.contrastive.temperature", POSITIVE),
   ("objectives.contrastive.gate", FRACTION),
+  ("objectives.contrastive.fraction", number(above=0, maximum=1)),
+  ("objectives.perceptual.dtype model.encoder.param_dtype", choice("float32", "bfloat16")),
   ("evaluation.*", whole(1)),
   ("*seed", whole(0, LARGEST_SEED)),
   # Models.
   ("model.idm.components", whole(0)),
+  ("model.token_multiple", whole(1)),
   ("model.idm.components_of", choice("features", "flow")),
   ("model.idm.components_pool", whole(1)),
   ("model.trunk.depth model.robots.*.state", whole(0)),

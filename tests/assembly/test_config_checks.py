@@ -1,6 +1,4 @@
-"""What is refused before a task begins because tables, folders and the config do not go
-together.
-"""
+"""What is refused before a task begins: tables, folders and configs that do not go together."""
 
 import dataclasses
 from typing import ClassVar
@@ -101,6 +99,10 @@ def refused(*words):
       "did you mean 'epsilon'",
     ),
     (
+      ["--config=motion:fast", "--config.train.frozen=('encoder/position',)"],
+      "config.model.encoder.param_dtype=bfloat16 needs a frozen encoder",
+    ),
+    (
       ["--config=motion:debug", "--config.model.kind=mae"],
       "this config trains a model of kind 'motion'",
     ),
@@ -143,6 +145,8 @@ def test_losses_that_go_together():
     ],
     ["--config=motion:small,bottleneck=kl", "--config.objectives.kl.weight=0"],
     ["--config=motion:debug", "--config.objectives.contrastive.weight=0"],
+    ["--config=motion:fast", "--config.train.frozen=('encoder/.*','fdm/.*')"],
+    ["--config=motion", "--config.train.frozen=('encoder/position',)"],
   ):
     config_checks.check(config_lib.parse(["main", *words]).config)
 

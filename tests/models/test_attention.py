@@ -316,3 +316,72 @@ def test_heads_of_attention():
   ] == [True, False, False]
   mesh = type("Mesh", (), {"shape": {"data": 2, "fsdp": 3}})
   assert [attention._size(mesh, axes) for axes in (None, "data", ("data", "fsdp"))] == [1, 2, 6]
+
+
+@pytest.mark.parametrize("kernel", ["xla", "pallas"])
+def test_padding_after_the_tokens_is_not_read(kernel):
+  query, key, value, _ = inputs(20, 20)
+  exact = value_and_gradient(attention._xla, query, key, value, None)
+  padded = [jnp.concatenate([x, jnp.full_like(x[:, :4], 3.0)], axis=1) for x in (query, key, value)]
+
+  def shortened(*given):
+    if kernel == "xla":
+      return attention.attend(*given[:3], num_tokens=20)[:, :20]
+    mask = (jnp.arange(24) < 20)[None, None, None]
+    return attention._pallas(*given[:3], mask)[:, :20]
+
+  with pltpu.force_tpu_interpret_mode():
+    out, *gradients = value_and_gradient(shortened, *padded, None)
+  np.testing.assert_allclose(out, exact[0], atol=2e-6)
+  for gradient, expected in zip(gradients, exact[1:], strict=True):
+    np.testing.assert_allclose(gradient[:, :20], expected, atol=2e-6)
+    assert not np.any(gradient[:, 20:])
+  with pytest.raises(ValueError, match="exclude each other"):
+    attention.attend(query, key, value, jnp.ones((1, 1, 1, 20), bool), num_tokens=19)
+
+
+def test_padded_tokens_need_neither_pads_nor_a_mask_around_cudnn(monkeypatch):
+  private = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+
+  class Versions:
+    cudnn_get_version = staticmethod(lambda: 91000)
+
+  monkeypatch.setattr(private, "cuda_versions", Versions)
+  monkeypatch.setattr(attention, "_library", lambda *given: "cudnn")
+
+  def text(tokens, num_tokens):
+    query, key, value, _ = inputs(tokens, tokens, size=64, dtype=jnp.bfloat16)
+
+    def summed(*given):
+      out = attention.attend(*given, kernel="fused", num_tokens=num_tokens)
+      return jnp.sum(out.astype(jnp.float32))
+
+    traced = jax.jit(jax.grad(summed, argnums=(0, 1, 2))).trace(query, key, value)
+    return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+  odd, even = text(197, None), text(198, 197)
+  assert odd.count("stablehlo.pad") > 0 and even.count("stablehlo.pad") == 0
+  for program in (odd, even):  # lengths, no bias
+    assert program.count("custom_call @__cudnn$fmhaSoftmax") == 2
+  assert "dense<197>" in even
+
+
+@GPU
+def test_cudnn_reads_no_padding():
+  query, key, value, _ = inputs(198, 198, size=64, dtype=jnp.bfloat16)
+
+  def padded(*given):
+    return attention._cudnn(*given[:3], None, num_tokens=197)[:, :197]
+
+  def exact(*given):
+    return attention._xla(*(x[:, :197] for x in given[:3]), None)
+
+  pairs = zip(
+    value_and_gradient(padded, query, key, value, None),
+    value_and_gradient(exact, query, key, value, None),
+    strict=True,
+  )
+  for one, other in pairs:
+    np.testing.assert_allclose(
+      np.asarray(one, np.float32), np.asarray(other, np.float32), atol=3e-2
+    )

@@ -43,6 +43,20 @@ from tests.models.policy import small
     (tiny.MOTION, {"kind": "motoin"}, "^model.kind is 'motoin'; did you mean 'motion'"),
     (tiny.MOTION, {"bottleneck.initializer": "mae"}, None),
     (tiny.MOTION, {"attention_kernel": "fused"}, None),
+    (tiny.MOTION, {"fused_qkv": True, "token_multiple": 8}, None),
+    (tiny.MAE, {"fused_qkv": True}, "^unknown key model.fused_qkv"),
+    (tiny.MOTION, {"dtype": "bfloat16", "encoder.param_dtype": "bfloat16"}, None),
+    (
+      tiny.MOTION,
+      {"encoder.param_dtype": "bfloat16"},
+      "^model.encoder.param_dtype=bfloat16 needs model.dtype=bfloat16, it is 'float32'$",
+    ),
+    (
+      tiny.MAE,
+      {"dtype": "bfloat16", "encoder.param_dtype": "bfloat16"},
+      "^model.encoder.param_dtype=bfloat16 needs model.kind=motion, it is 'mae'$",
+    ),
+    (tiny.MOTION, {"encoder.param_dtype": "half"}, "^model.encoder.param_dtype is 'half'"),
     *(
       (tiny.MOTION, {f"{part}.{name}": "other"}, f"^model.{part}.{name} is 'other'")
       for part, names in (

@@ -1,6 +1,7 @@
 """Transformer: names, dtypes, scan = loop, remat = none, masks, logical constraints."""
 
 import dataclasses
+import re
 
 import chex
 import flax.linen as nn
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors, trees
-from como_jax.models import specs, stacks
+from como_jax.models import attention, specs, stacks
 from como_jax.parallel import flops
 
 CONFIG = specs.StackConfig(width=12, depth=2, num_heads=2, mlp_dim=24, initializer="mae")
@@ -182,3 +183,61 @@ def test_logical_constraints_only_with_rules(params):
 def test_bad_settings_are_named(changes, text):
   with pytest.raises(errors.UserError, match=text):
     jax.eval_shape(stack(**changes).init, jax.random.key(0), X)
+
+
+@pytest.mark.parametrize("multiple", [2, 4, 5])
+def test_padding_changes_no_token(whole, multiple):
+  scan, params, (out, gradient) = whole
+  padded = stack(scan=scan, token_multiple=multiple)
+  for num_outputs in (None, 2):
+    part, part_gradient = of_two_tokens(padded, params, num_outputs)
+    np.testing.assert_allclose(part, out, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(part_gradient, gradient, rtol=1e-4, atol=1e-5)
+  everything = [jax.jit(one.apply)({"params": params}, X) for one in (padded, stack(scan=scan))]
+  np.testing.assert_allclose(*everything, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_is_added_once_and_only_where_it_is_needed(params):
+  def program(multiple, remat="none"):
+    return str(
+      jax.make_jaxpr(
+        lambda p: jnp.sum(stack(token_multiple=multiple, remat=remat).apply({"params": p}, X))
+      )(params)
+    )
+
+  assert program(1) == program(5) and " pad[" not in program(1)
+  assert program(4).count(" pad[") == 1 and "f32[2,8,24]" in program(4)
+  assert "f32[2,8,24]" not in program(1)
+  with pytest.raises(ValueError, match="token_multiple"):
+    stack(token_multiple=4).apply({"params": params}, X, jnp.ones((1, 1, 5, 5), bool))
+
+
+def test_a_policy_that_keeps_attention_runs_the_fused_kernel_once(monkeypatch):
+  # no public way to lower for a cuDNN that is not here
+  private = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+
+  class Versions:
+    cudnn_get_version = staticmethod(lambda: 91000)
+
+  monkeypatch.setattr(private, "cuda_versions", Versions)
+  monkeypatch.setattr(attention, "_library", lambda *given: "cudnn")
+  wide = dict(width=16, depth=3, dtype=jnp.bfloat16, attention_kernel="fused")
+  x = jnp.ones((2, 6, 16))
+
+  def calls(remat, scan, num_outputs=None):
+    module = stack(**wide, remat=remat, scan=scan)
+    params = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+
+    def loss(p):
+      return jnp.sum(module.apply({"params": p}, x, num_outputs=num_outputs).astype(jnp.float32))
+
+    traced = jax.jit(jax.grad(loss)).trace(params)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    return tuple(len(re.findall(rf"call_target_name|{name}", text)) for name in FMHA)
+
+  FMHA = (r"@__cudnn\$fmhaSoftmax\(", r"@__cudnn\$fmhaSoftmaxBackward\(")
+  # the loop over layers holds one layer, and the last layer of a shortened stack is on its own
+  assert calls("none", True) == calls("dots_attention", True) == (1, 1)
+  assert calls("dots_no_batch", True) == (2, 1)
+  assert calls("dots_no_batch", True, 2) == (4, 2) and calls("dots_attention", True, 2) == (2, 2)
+  assert calls("dots_no_batch", False) == (6, 3) and calls("dots_attention", False) == (3, 3)

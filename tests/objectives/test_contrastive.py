@@ -3,11 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from como_jax import objectives
 from como_jax.objectives import contrastive
 from tests.models import tiny
 from tests.objectives.means import BATCH, mean
+
+KEY = jax.random.key(0)
 
 
 def test_contrastive_by_hand():
@@ -106,3 +109,73 @@ def test_contrastive_is_finite_at_zero():
   value, gradient = jax.value_and_grad(loss)(zeros)
   np.testing.assert_allclose(value, np.log(3), rtol=1e-6)
   assert np.all(np.isfinite(gradient))
+
+
+def drawn_terms(batch, z, *, gate=0.0):
+  """The terms of pairs 0..3 of two clips, or estimates from those in batch["drawn"]."""
+  current = jnp.zeros((2, 2, 4, 4, 3))
+  target = current.at[0, 1].set(1.0).at[1].set(1.0)  # the first pair of the first clip is still
+  if "drawn" in batch:
+    z = z | {
+      name: jnp.take_along_axis(
+        z[name].reshape((len(batch["drawn"]), -1, 4)), batch["drawn"][..., None], axis=1
+      )
+      for name in ("z_jittered", "z_reversed")
+    }
+  outputs = {**z, "current": current, "target": target}
+  return contrastive.contrastive(outputs, batch, gate=gate)
+
+
+@pytest.mark.parametrize("draws", [[[[0], [0]], [[0], [1]], [[1], [0]], [[1], [1]]]])
+@pytest.mark.parametrize("gate", [0.0, 0.5])
+@pytest.mark.parametrize("valid", [None, [True, False]])
+def test_the_mean_over_all_draws_is_the_term_of_all_pairs(draws, gate, valid):
+  rng = np.random.default_rng(1)
+  z = {
+    name: jnp.asarray(rng.normal(size=(2, 2, 4)), jnp.float32)
+    for name in ("z", "z_jittered", "z_reversed")
+  }
+  batch = {} if valid is None else {"valid": jnp.asarray(valid)}
+  whole = drawn_terms(batch, z, gate=gate)
+  # a draw from each clip, and the same four pairs drawn from the run of both
+  for each in (draws, [[[0]], [[1]], [[2]], [[3]]]):
+    parts = [drawn_terms({**batch, "drawn": jnp.asarray(one)}, z, gate=gate) for one in each]
+    for name, (value, count) in whole.items():
+      np.testing.assert_allclose(
+        np.mean([part[name][0] for part in parts]), value, rtol=1e-5, atol=1e-6, err_msg=name
+      )
+      assert {float(part[name][1]) for part in parts} == {float(count)}
+
+
+@pytest.mark.parametrize(
+  "size, pairs, fraction, shape",
+  [
+    (4, 7, 1.0, None),
+    (4, 7, 0.97, None),  # rounds to all
+    (4, 7, 1 / 7, (4, 1)),
+    (4, 7, 0.5, (4, 4)),
+    (4, 1, 0.25, (1, 1)),
+    (8, 1, 0.5, (4, 1)),
+    (6, 1, 0.25, (1, 2)),  # no run of 4 or 5 clips divides 6
+    (4, 3, 0.25, (2, 2)),
+    (4, 1, 0.01, (1, 1)),  # never nothing
+  ],
+)
+def test_how_many_pairs_are_drawn(size, pairs, fraction, shape):
+  batch = {"frames": jnp.zeros((size, pairs + 1)), "jittered": jnp.zeros((size, pairs))}
+  drawn = contrastive.draw(batch, jax.random.key(0), fraction=fraction)
+  assert (drawn["drawn"].shape if "drawn" in drawn else None) == shape
+  if shape is None:
+    assert drawn is batch
+
+
+def test_every_pair_is_drawn_equally_often_and_none_twice():
+  batch = {"jittered": jnp.zeros((3, 4))}
+  draws = jax.vmap(lambda key: contrastive.draw(batch, key, fraction=0.5)["drawn"])(
+    jax.random.split(jax.random.key(0), 2000)
+  )
+  assert all(len(set(row)) == 2 for row in np.asarray(draws[:50]).reshape((-1, 2)).tolist())
+  for clip in range(3):
+    counts = np.bincount(np.asarray(draws[:, clip]).ravel(), minlength=4) / 2000
+    np.testing.assert_allclose(counts, 0.5, atol=0.05)
+  assert "drawn" not in contrastive.draw({"frames": jnp.zeros((3, 5))}, KEY, fraction=0.5)

@@ -1,5 +1,8 @@
 """LPIPS: values, gradients and files of weights."""
 
+import re
+import tempfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from como_jax import errors, objectives
 from como_jax.models import pixels as pixels_lib
 from como_jax.objectives import perceptual
+from como_jax.parallel import flops
 from tests.models import tiny
 from tests.objectives.means import BATCH
 
@@ -88,3 +92,54 @@ def test_perceptual_files(tmp_path):
   safetensors.numpy.save_file(short, tmp_path / "w.safetensors")
   constants = build(tmp_path / "w.safetensors").constants["perceptual"]
   assert constants["conv2/kernel"].shape == (3, 3, 4, 4) and constants["head4"].shape == (4,)
+
+
+@pytest.fixture(scope="module")
+def two_sets():
+  weights = {name: jnp.asarray(x) for name, x in loaded().items()}
+  return weights, tiny.frames((2, 16, 16)), tiny.frames((2, 16, 16), 9)
+
+
+def loaded():
+  """The random weights as `perceptual.load` returns them."""
+  with tempfile.TemporaryDirectory() as folder:
+    np.savez(f"{folder}/weights.npz", **random_weights())
+    return perceptual.load(f"{folder}/weights.npz")
+
+
+def test_a_stopped_target_changes_no_value_and_costs_half_a_backward_pass(two_sets):
+  weights, pixels, target = two_sets
+
+  def step(stop_target):
+    def value(pixels, target):
+      return jnp.sum(perceptual.distance(weights, pixels, target, stop_target=stop_target))
+
+    return jax.value_and_grad(value, argnums=(0, 1))
+
+  plain, stopped = step(False)(pixels, target), step(True)(pixels, target)
+  np.testing.assert_allclose(stopped[0], plain[0], rtol=1e-6)
+  np.testing.assert_allclose(stopped[1][0], plain[1][0], rtol=1e-4, atol=1e-6)
+  assert np.abs(plain[1][1]).max() > 0 and not np.any(stopped[1][1])
+
+  def operations(stop_target):
+    only = jax.grad(
+      lambda x: jnp.sum(perceptual.distance(weights, x, target, stop_target=stop_target))
+    )
+    return flops.count(jax.make_jaxpr(only)(pixels))
+
+  # two passes forward, two or one backward
+  np.testing.assert_allclose(operations(True) / operations(False), 3 / 4, rtol=1e-3)
+
+
+def test_bfloat16_is_near_float32(two_sets):
+  weights, pixels, target = two_sets
+  exact = perceptual.distance(weights, pixels, target)
+  half = perceptual.distance(weights, pixels, target, dtype="bfloat16")
+  assert half.dtype == jnp.float32 and not np.array_equal(half, exact)
+  np.testing.assert_allclose(half, exact, rtol=3e-2)
+  program = str(
+    jax.make_jaxpr(lambda x: perceptual.distance(weights, x, target, dtype="bfloat16"))(pixels)
+  )
+  assert len(re.findall(r"bf16\[[\d,]+\] = conv_general_dilated", program)) == 13
+  with pytest.raises(errors.UserError, match="dtype is 'float'; did you mean 'float32'"):
+    perceptual.perceptual({}, BATCH, weights={}, dtype="float")

@@ -140,7 +140,8 @@ def test_a_dict_for_a_section_keeps_what_it_does_not_name():
   assert config["objectives"].pop("mine") == {"weight": 2.0}, (
     "an objective of one's own can be added"
   )
-  assert config["objectives"]["contrastive"] == {"weight": 0.5, "temperature": 0.1, "gate": 0.0}
+  others = {"temperature": 0.1, "gate": 0.0, "fraction": 1.0}
+  assert config["objectives"]["contrastive"] == {"weight": 0.5, **others}
   assert config_lib.differences(before, config) == {"objectives.contrastive.weight": (0.004, 0.5)}
 
 

@@ -4,6 +4,7 @@ Legend: B batch, H W image, N patches, V visible patches, D width. Source: He et
 2111.06377.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from como_jax import trees
 from como_jax.models import config_utils, embed, sizes, specs, stacks, transformer
+
+_MATRICES = re.compile(r"(patch|attention/\w+|mlp/\w+)/(kernel|bias)$")
 
 
 class Encoder(nn.Module):
@@ -22,11 +26,13 @@ class Encoder(nn.Module):
     stack: settings of the transformer.
     patch: pixels along a side of a patch.
     image_size: H = W.
+    param_dtype: in which the weights of matrix products are kept, see `stored`.
   """
 
   stack: specs.StackConfig
   patch: int
   image_size: int
+  param_dtype: str = "float32"
 
   @property
   def width(self) -> int:
@@ -68,6 +74,25 @@ class Encoder(nn.Module):
     x = jnp.concatenate([first, tokens], axis=1)
     x = stacks.add_stack(self)(x)
     return transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x)
+
+
+def stored(encoder: Encoder, params: Mapping[str, Any]) -> dict[str, Any]:
+  """The parameters in the dtypes in which a model keeps them.
+
+  The weights of matrix products have the encoder's `param_dtype`. If that is the dtype of the
+  products, which round them anyway, no result changes. LayerNorms and positions stay float32.
+
+  Args:
+    encoder: the encoder.
+    params: its parameters.
+  """
+  dtype = jnp.dtype(encoder.param_dtype)
+  return trees.unflatten(
+    {
+      name: leaf.astype(dtype) if _MATRICES.search(name) else leaf
+      for name, leaf in trees.flatten(params).items()
+    }
+  )
 
 
 def refit_positions(params: Mapping[str, Any], image_size: int) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class MotionModel:
     return spec
 
   def init(self, key: jax.Array) -> dict[str, Any]:
-    """Fresh float32 parameters, drawn with `key`.
+    """Fresh float32 parameters, drawn with `key`; the encoder's in its `param_dtype`.
 
     Returns:
       {"encoder", "idm": {"qformer", "bottleneck"}, "fdm"}; "idm" also has "components" where the
@@ -129,8 +129,9 @@ class MotionModel:
         )["params"]
       }
     )
+    encoder = self.encoder.init(keys[0], image)["params"]
     return {
-      "encoder": self.encoder.init(keys[0], image)["params"],
+      "encoder": mae_vit.stored(self.encoder, encoder),
       "idm": {
         "qformer": self.qformer.init(keys[1], tokens, tokens, keys[1])["params"],
         "bottleneck": self.bottleneck.init(keys[2], hidden, None)["params"],
@@ -234,24 +235,33 @@ class MotionModel:
       params: as from `init`.
       batch: "frames" uint8 [B, K, H, W, 3]; "jittered" uint8 [B, K-1, H, W, 3] when Tcl is trained.
         A caller that has the tokens also gives "frame_tokens" [B, K, N+1, D], and "jittered_tokens"
-        instead of "jittered" (not for "rgb_diff", which encodes other images).
+        instead of "jittered" (not for "rgb_diff", which encodes other images). "drawn" int [E, M]:
+        the pairs that Tcl reads (see pairs.py); without it, it reads all.
       key: samples and permutes.
 
     Returns:
       "pixels", "target", "current" [B, P, H, W, 3] (normalized); "z" [B, P, Q*Z], and "z_reversed",
-      "z_jittered" if the batch has "jittered"; "commitment", "codebook", "kl" [B, P] and "codes"
-      [B, P, Q] where the bottleneck has them; "features_predicted", "features_target" [B, P, N, D]
-      where the FDM predicts features. All float32 but "codes".
+      "z_jittered" if the batch has "jittered" (of drawn pairs: [E, M, Q*Z]); "commitment",
+      "codebook", "kl" [B, P] and "codes" [B, P, Q] where the bottleneck has them;
+      "features_predicted", "features_target" [B, P, N, D] where the FDM predicts features. All
+      float32 but "codes".
     """
     chex.assert_shape(batch["frames"], (None, None, self.image_size, self.image_size, 3))
     frames = pairs_lib.constrain_frames(pixels.normalize(batch["frames"]))  # split over the mesh
-    size, count = frames.shape[0], frames.shape[1] - 1
+    size = frames.shape[0]
     tokens, pairs = self._pairs(params, batch, frames)
     keys = jax.random.split(key, 3)
+    # rows of the arrays of pairs (B, or fewer where Tcl reads drawn pairs), forward pairs of each
+    runs = pairs.first.shape[0]
+    count = size * (frames.shape[1] - 1) // runs
 
     unflatten = functools.partial(
       pairs_lib.unflatten_pairs, batch_size=size
     )  # [B*P, ...] -> [B, P, ...]
+
+    def forward_pairs(x: jax.Array) -> jax.Array:
+      return pairs_lib.regroup_pairs(pairs_lib.unflatten_pairs(x, runs)[:, :count], size)
+
     contrastive = pairs_lib.is_contrastive(batch)
     if self.tcl_gradient == "released" and contrastive:
       latent_inputs = self._released_queries(params["idm"], pairs, count, keys[0], keys[1])
@@ -260,14 +270,15 @@ class MotionModel:
         params["idm"], jax.tree.map(pairs_lib.flatten_pairs, pairs), keys[0]
       )
     motion = self._latent(params, latent_inputs, keys[2])
-    # along the second axis: forward, reversed, jittered pairs, `count` of each
-    z = unflatten(motion.z)
-    outputs = {"z": z[:, :count]}
+    # along the second axis: forward, reversed, jittered pairs
+    z = pairs_lib.unflatten_pairs(motion.z, runs)
+    outputs = {"z": pairs_lib.regroup_pairs(z[:, :count], size)}
     if contrastive:
-      outputs |= {"z_reversed": z[:, count : 2 * count], "z_jittered": z[:, 2 * count :]}
+      middle = (count + z.shape[1]) // 2
+      outputs |= {"z_reversed": z[:, count:middle], "z_jittered": z[:, middle:]}
     # Only the forward pairs are reconstructed, so only they have losses of the bottleneck.
-    outputs |= {name: unflatten(term)[:, :count] for name, term in motion.terms.items()}
-    latent = pairs_lib.flatten_pairs(unflatten(motion.decoder_input)[:, :count])
+    outputs |= {name: forward_pairs(term) for name, term in motion.terms.items()}
+    latent = pairs_lib.flatten_pairs(forward_pairs(motion.decoder_input))
     predicted = self._predict(
       params,
       pairs_lib.flatten_pairs(frames[:, :-1]),

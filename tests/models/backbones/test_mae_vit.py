@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from como_jax import errors
+from como_jax import errors, models, trees
 from como_jax.models import embed
 from como_jax.models.backbones import mae_vit
 from tests.models import tiny
@@ -53,3 +53,32 @@ def test_positions_for_another_image_size():
   assert mae_vit.refit_positions(params["encoder"], 32)["position"] is params["encoder"]["position"]
   with pytest.raises(errors.UserError, match="patch 8"):
     mae_vit.refit_positions(params["encoder"], 20)
+
+
+def test_weights_kept_in_the_dtype_of_their_products_change_no_token():
+  settings = {"dtype": "bfloat16", "encoder.param_dtype": "bfloat16"}
+  model, params = tiny.made(tiny.MOTION, dtype="bfloat16")
+  half = models.build(tiny.section(tiny.MOTION, **settings))
+  kept = mae_vit.stored(half.encoder, params["encoder"])
+  frames = tiny.frames((2, 16, 16))
+  np.testing.assert_array_equal(
+    jax.jit(half.encode_frames)({"encoder": kept}, frames),
+    jax.jit(model.encode_frames)(params, frames),
+  )
+  dtypes = {name: str(leaf.dtype) for name, leaf in trees.flatten(kept).items()}
+  assert {name for name, dtype in dtypes.items() if dtype == "float32"} == {
+    "cls",
+    "position",
+    "norm/scale",
+    "norm/bias",
+    *(f"blocks/norm_{part}/{leaf}" for part in ("attention", "mlp") for leaf in ("scale", "bias")),
+  }
+  assert set(dtypes.values()) == {"float32", "bfloat16"}
+  # what a run starts from is cast when it is loaded
+  assert jax.tree.map(lambda x: x.dtype, jax.eval_shape(half.init, KEY)["encoder"]) == jax.tree.map(
+    lambda x: x.dtype, kept
+  )
+  others = jax.eval_shape(half.init, KEY)
+  assert {leaf.dtype for leaf in jax.tree.leaves((others["idm"], others["fdm"]))} == {
+    jnp.dtype("float32")
+  }

@@ -320,3 +320,13 @@ def test_missing_keys_are_named():
     models.build(config)
   with pytest.raises(errors.UserError, match="model.kind"):
     models.build({})
+
+
+def test_faster_layers_compute_the_same(clip):
+  model, params, batch, outputs = clip
+  for changes in ({"token_multiple": 8}, {"fused_qkv": True}, {"remat": "dots_attention"}):
+    other = models.build(tiny.section(tiny.MOTION, **changes))
+    chex.assert_trees_all_close(run(other, params, batch), outputs, rtol=1e-4, atol=1e-6)
+    assert str(jax.make_jaxpr(lambda b, m=other: m.forward(params, b, key=KEY))(batch)) != str(
+      jax.make_jaxpr(lambda b: model.forward(params, b, key=KEY))(batch)
+    ) or changes.get("remat")

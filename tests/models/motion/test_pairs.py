@@ -75,3 +75,24 @@ def test_flow_needs_images():
   path = linear_path.LinearPath(1, None, 4, source="flow")
   with pytest.raises(ValueError, match="^the flow between frames needs their images$"):
     path.differences((FRAMES, FRAMES), None)
+
+
+def test_drawn_pairs_are_of_their_run():
+  both = jnp.arange(24.0).reshape((4, 3, 2))  # four clips of three frames in two runs
+  drawn = jnp.array(
+    [[3, 0], [1, 2]]
+  )  # pairs 0 and 1 of the first clip of a run, 2 and 3 of the next
+  before, after = both[:, :-1], both[:, 1:]
+  chosen = pairs.choose(before, drawn)
+  np.testing.assert_array_equal(
+    chosen, [[before[1, 1], before[0, 0]], [before[2, 1], before[3, 0]]]
+  )
+  assert pairs.choose(before, None) is before
+  first, second = pairs.pairs_of_frames(both, 100 + chosen, drawn)
+  assert first.shape == second.shape == (2, 4 + 2 * 2, 2)
+  np.testing.assert_array_equal(first[1, :4], before[2:].reshape((4, 2)))
+  np.testing.assert_array_equal(second[1, :4], after[2:].reshape((4, 2)))
+  np.testing.assert_array_equal(first[1, 4:6], [after[2, 1], after[3, 0]])
+  np.testing.assert_array_equal(second[1, 4:6], chosen[1])
+  np.testing.assert_array_equal(first[:, 6:], chosen)
+  np.testing.assert_array_equal(second[:, 6:], 100 + chosen)
