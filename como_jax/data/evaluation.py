@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from como_jax.data import pipeline, shards, stream, transforms, video
-from como_jax.data.batching import Batching
+from como_jax.data.batching import Batching, ProcessSlice
 from como_jax.data.read_options import ReadOptions
 
 KINDS = ("episodes", "groups", "tasks", "cameras")
@@ -156,14 +156,25 @@ class EvaluationWindows:
     self.episodes, self.tasks, self.cameras, self.datasets = (
       names[key] for key in ("episodes", "tasks", "cameras", "datasets")
     )
+    self._names = names
     self.size, self.num_batches = (
       len(load.locations),
       -(-len(load.locations) // batching.batch_size),
     )
     self.action_size, self.state_size = load.sizes["action"], load.sizes["state"]
 
+  def part(self, process: ProcessSlice) -> "EvaluationWindows":
+    """The same windows, of whose batches one process reads its part.
+
+    Args:
+      process: the part. The batch size is rounded up to a multiple of the number of processes.
+    """
+    size = -(-self._batching.batch_size // process.count) * process.count
+    batching = dataclasses.replace(self._batching, batch_size=size, process=process)
+    return EvaluationWindows(self._load, self._names, batching, self._read_options)
+
   def batches(self) -> stream.Batches:
-    """All windows in order.
+    """All windows in order, or this process's part of each batch (`part`).
 
     The last batch is padded, with `valid` False on the padding.
 

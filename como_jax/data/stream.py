@@ -5,6 +5,7 @@ A stream has a position and reads in threads and worker processes; a damaged sam
 """
 
 import dataclasses
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import shared_memory
@@ -24,7 +25,8 @@ _ENDLESS = 2**48  # samples; more than any run draws
 _REPLACEMENTS = 16  # windows tried in place of a damaged one
 _MAX_CORRUPT_FRACTION = 0.01  # share of damaged reads above which a process gives up ...
 _MIN_CORRUPT_COUNT = 20  # ... once it has met so many
-_RESTARTS = 3
+_RESTARTS = 3  # of data workers that died ...
+_RESTART_SECONDS = 3600.0  # ... within so many seconds
 _LARGE = 2**16  # bytes of an array that is worth a file of its own
 
 
@@ -178,7 +180,7 @@ class Batches:
   Batches are dicts of numpy arrays that own their memory.
 
   A worker process that is killed from outside is replaced: the pipeline is built again at the
-  current step.
+  current step. The fourth death within an hour raises.
   """
 
   def __init__(
@@ -192,7 +194,7 @@ class Batches:
   ):
     self._make_dataset, self.step = make_dataset, step
     self._workers, self._threads, self._prefetch = workers, min(threads, max(prefetch, 1)), prefetch
-    self._restarts = 0
+    self._restarts: list[float] = []  # times of the last ones
     if workers > 0 and not flags.FLAGS.is_parsed():
       # Grain's workers read absl flags and fail when nobody has parsed them
       flags.FLAGS.mark_as_parsed()
@@ -223,12 +225,11 @@ class Batches:
         self.close()
         raise
       except RuntimeError as error:
-        if "terminated unexpectedly" not in str(error) or self._restarts >= _RESTARTS:
+        if "terminated unexpectedly" not in str(error) or not self._may_restart():
           raise
-        self._restarts += 1
         warnings.warn(
-          f"a data worker died and is replaced at step {self.step} ({self._restarts} of "
-          f"{_RESTARTS}): {error}",
+          f"a data worker died and is replaced at step {self.step} ({len(self._restarts)} of "
+          f"{_RESTARTS} in an hour): {error}",
           stacklevel=2,
         )
         self.close()
@@ -237,6 +238,15 @@ class Batches:
     if self._workers > 0:  # the arrays live in shared memory that the workers use again
       batch = {name: np.array(value) for name, value in batch.items()}
     return batch
+
+  def _may_restart(self) -> bool:
+    """Whether a worker may be replaced now, which is then counted."""
+    now = time.monotonic()
+    self._restarts = [then for then in self._restarts if now - then < _RESTART_SECONDS]
+    if len(self._restarts) >= _RESTARTS:
+      return False
+    self._restarts.append(now)
+    return True
 
   def close(self) -> None:
     """Ends workers and threads; safe to call twice."""

@@ -11,7 +11,7 @@ import xxhash
 
 from como_jax import trees, weights
 from como_jax.data import policy_spec, shards
-from como_jax.train import checkpoint
+from como_jax.train import checkpoint, frozen_weights
 
 
 def of_parameters(location: checkpoint.WeightsLocation, params: Mapping[str, Any]) -> str:
@@ -40,8 +40,9 @@ def of_policy(path: str) -> dict[str, Any]:
 
   Returns:
     {"path", "step", "xxh64", "normalization_xxh64"}. "xxh64" is of params.safetensors, or of all
-    files of the newest checkpoint where that one is used. "normalization_xxh64" is of policy.json,
-    or of the normalization in config.json, which older versions wrote instead.
+    files of the newest checkpoint and of its frozen weights where that one is used.
+    "normalization_xxh64" is of policy.json, or of the normalization in config.json, which older
+    versions wrote instead.
   """
   location = checkpoint.find(path)
   record = location.config.parent / policy_spec.FILE
@@ -68,4 +69,6 @@ def _stored(location: checkpoint.WeightsLocation) -> str:
     for file in sorted(location.state.rglob("*"))
     if file.is_file()
   ]
+  if checksum := frozen_weights.checksum_of(location.state.parent):
+    files.append((frozen_weights.FOLDER, checksum))
   return xxhash.xxh64_hexdigest(json.dumps(files).encode())

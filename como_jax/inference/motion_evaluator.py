@@ -1,22 +1,30 @@
 """Runs a motion model over evaluation windows (t - n, t, t + n) for all metrics.
 
+The windows of a batch are spread over all devices. Several processes each read a part of every
+batch, and then all have the same results.
+
 Legend: M windows, B batch, H W image, N patches and D width of the encoder, P values of a picture,
 Z latent width.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.experimental import multihost_utils
 
-from como_jax import errors
+from como_jax import errors, trees
 from como_jax.data import evaluation
+from como_jax.data.batching import ProcessSlice
 from como_jax.evaluate import consistency, reconstruction
 from como_jax.models import pixels
+from como_jax.parallel import distributed, rules
+from como_jax.parallel import mesh as mesh_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +80,27 @@ PICTURE = 16_384
 
 
 class MotionEvaluator:
-  """The compiled evaluation of a model; call it with parameters and windows."""
+  """The compiled evaluation of a model; call it with parameters and windows.
+
+  Parameters that are on a mesh are used there; others are copied to all devices.
+  """
 
   def __init__(self, model: Any):
     self._model = model
-    self._run, self._label, self._draw = (
-      jax.jit(self._latents, static_argnums=2),
-      jax.jit(self._motion),
-      jax.jit(self._transfer),
-    )
+    self._draw = jax.jit(self._transfer)
+    self._spread = functools.cache(self._compiled)
+
+  def _compiled(self, function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """A function of (parameters, frames), with the windows spread over the devices of a mesh."""
+
+    def run(params, frames):
+      with rules.activations(mesh):
+        return function(params, frames)
+
+    return jax.jit(run, out_shardings=mesh_lib.batch_sharding(mesh))
+
+  def _all(self, params, frames):
+    return self._latents(params, frames, pictures=True)
 
   def _latents(self, params, frames, pictures=False):
     model, images = self._model, pixels.normalize(frames)
@@ -122,10 +142,11 @@ class MotionEvaluator:
       windows: the windows.
     """
     parts = [
-      (out, columns) for _, out, columns in self._batches(self._label, dict(params), windows)
+      {"pictures": out["pictures"], **trees.flatten({"z": out["z"], "columns": columns})}
+      for _, out, columns in self._batches(self._motion, dict(params), windows)
     ]
-    out = jax.tree.map(lambda *values: np.concatenate(values), *[out for out, _ in parts])
-    return Labels(out["z"], out["pictures"], _stacked([columns for _, columns in parts]))
+    found = trees.unflatten(_joined(parts, windows))
+    return Labels(found["z"], found["pictures"], found["columns"])
 
   def __call__(
     self, params, windows: evaluation.EvaluationWindows, *, pictures: bool = False
@@ -137,45 +158,35 @@ class MotionEvaluator:
       windows: the windows.
       pictures: also `MotionEvaluation.pictures`.
     """
-    latents, errors, columns = [], [], []
-    for frames, out, rows in self._batches(
-      lambda values, frames: self._run(values, frames, pictures), params, windows
-    ):
+    parts = []
+    function = self._all if pictures else self._latents
+    for frames, out, columns in self._batches(function, params, windows):
       unit = frames.astype(np.float32) / 255
-      errors.append(reconstruction.measure(out.pop("predicted"), unit[:, 2], current=unit[:, 1]))
-      latents.append(out)
-      columns.append(rows)
+      scores = reconstruction.measure(out.pop("predicted"), unit[:, 2], current=unit[:, 1])
+      parts.append(trees.flatten({"latents": out, "scores": scores, "columns": columns}))
+    found = trees.unflatten(_joined(parts, windows))
     return MotionEvaluation(
-      **_stacked(latents), frames=reconstruction.summarize(errors), columns=_stacked(columns)
+      **found["latents"],
+      frames=reconstruction.summarize([found["scores"]]),
+      columns=found["columns"],
     )
 
   def _batches(self, run, params, windows: evaluation.EvaluationWindows):
-    """Yields (frames, results of `run`, columns) of each batch.
+    """Yields (frames, results of `run`, columns) of this process's part of each batch.
 
-    Padding and windows that cannot be read are left out.
-
-    Raises:
-      errors.UserError: no window can be read.
+    Padding and windows that cannot be read are among them, see the columns "valid" and "damaged".
     """
-    params, damaged = jax.device_put(params), 0
+    mesh, params = _placed(params)
+    program, count = self._spread(run, mesh), jax.process_count()
+    if count > 1:
+      windows = windows.part(ProcessSlice(jax.process_index(), count))
     with windows.batches() as batches:
       for _ in range(windows.num_batches):
-        batch = next(batches)
-        valid, frames = batch.pop("valid"), batch.pop("frames")
-        damaged += int(batch.pop("damaged").sum())
-        out = jax.device_get(run(params, frames))
-        yield (
-          frames[valid],
-          jax.tree.map(lambda x, valid=valid: x[valid], out),
-          {name: value[valid] for name, value in batch.items()},
-        )
-    if damaged == windows.size:
-      raise errors.UserError(
-        f"none of the {windows.size} evaluation windows can be read: check the data with its "
-        "checksums (shards.verify)"
-      )
-    if damaged:
-      print(f"evaluation: {damaged} of {windows.size} windows cannot be read and are left out")
+        columns = distributed.run_on_all_processes(lambda: _read(batches))
+        frames = columns.pop("frames")
+        out = program(params, mesh_lib.put_batch(mesh, _padded(frames, mesh)))
+        rows = slice(len(frames))
+        yield frames, jax.tree.map(lambda x, rows=rows: _own_rows(x)[rows], out), columns
 
   def predict(
     self, params, first: np.ndarray, second: np.ndarray, onto: np.ndarray | None = None
@@ -221,5 +232,81 @@ def summary(tokens: jax.Array, max_values: int = PICTURE) -> jax.Array:
   return tokens.reshape(*tokens.shape[:-2], -1).astype(jnp.float16)
 
 
-def _stacked(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _placed(params: Any) -> tuple[jax.sharding.Mesh, Any]:
+  """(The mesh on which parameters are, the parameters there)."""
+  shardings = {getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)}
+  meshes = {getattr(one, "mesh", None) for one in shardings}
+  if len(meshes) == 1 and isinstance(mesh := meshes.pop(), jax.sharding.Mesh):
+    return mesh, params
+  mesh = mesh_lib.make()
+  return mesh, jax.device_put(params, mesh_lib.replicated(mesh))
+
+
+def _read(batches: Any) -> dict[str, np.ndarray]:
+  """The next batch; with several processes every failure is told to the others."""
+  try:
+    return next(batches)
+  except errors.UserError:
+    raise
+  except Exception as error:
+    if jax.process_count() == 1:
+      raise
+    raise errors.UserError(f"{type(error).__name__}: {distributed.first_line(error)}") from error
+
+
+def _padded(frames: np.ndarray, mesh: jax.sharding.Mesh) -> np.ndarray:
+  """Frames of this process with black ones at the end, to be spread evenly over its devices."""
+  parts = max(1, mesh.shape["data"] * mesh.shape["fsdp"] // jax.process_count())
+  missing = -len(frames) % parts
+  return np.pad(frames, [(0, missing)] + [(0, 0)] * (frames.ndim - 1)) if missing else frames
+
+
+def _own_rows(x: jax.Array) -> np.ndarray:
+  """The rows of this process, in order."""
+  if x.is_fully_addressable:
+    return jax.device_get(x)
+  shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+  return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+
+
+def _joined(
+  parts: list[dict[str, np.ndarray]], windows: evaluation.EvaluationWindows
+) -> dict[str, np.ndarray]:
+  """The rows of all batches and processes in order of the windows, those that are valid.
+
+  Args:
+    parts: of each batch, rows of this process by name; those of "columns/valid" and
+      "columns/damaged" are left out of the result.
+    windows: that were walked.
+
+  Raises:
+    errors.UserError: no window can be read.
+  """
+  found = _from_all_processes({name: np.stack([p[name] for p in parts]) for name in parts[0]})
+  valid, damaged = found.pop("columns/valid"), int(found.pop("columns/damaged").sum())
+  if damaged == windows.size:
+    raise errors.UserError(
+      f"none of the {windows.size} evaluation windows can be read: check the data with its "
+      "checksums (shards.verify)"
+    )
+  if damaged and distributed.is_primary():
+    print(f"evaluation: {damaged} of {windows.size} windows cannot be read and are left out")
+  return {name: values[valid] for name, values in found.items()}
+
+
+def _from_all_processes(own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Rows [batches, rows, ...] of this process -> of all [batches * processes * rows, ...].
+
+  They are exchanged as bytes, so that not a bit changes.
+  """
+  if jax.process_count() == 1:
+    return {name: values.reshape(-1, *values.shape[2:]) for name, values in own.items()}
+  local = np.concatenate([np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in own.values()])
+  everything = np.asarray(multihost_utils.process_allgather(local))
+  found, first = {}, 0
+  for name, values in own.items():
+    part = np.ascontiguousarray(everything[:, first : first + values.nbytes]).view(values.dtype)
+    rows = part.reshape(len(everything), *values.shape).swapaxes(0, 1)
+    found[name] = rows.reshape(-1, *values.shape[2:])
+    first += values.nbytes
+  return found

@@ -186,7 +186,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   ("train.stall_seconds", number(0, also=-1)),
   ("train.profile_steps", Rule(int, minimum=1, several=True, count=2)),
   ("train.frozen", Rule(str, several=True, pattern=True)),
-  ("train.optimizer.name train.optimizer.schedule train.wandb", TEXT),
+  ("train.optimizer.name train.optimizer.schedule train.wandb train.compiled_step", TEXT),
   ("policy:train.steps", whole(0)),  # 0: nothing is trained, the policy to start from is scored
   (
     "train.batch_size train.steps train.accumulate train.log_every train.keep_checkpoints",

@@ -188,6 +188,9 @@ def train(**changes: Any) -> ConfigDict:
       # a step that takes 3 x the median and so many seconds more ends the run with exit code 75,
       # to be started again; 0 = never, -1 = 8 of several processes or under launch/supervise.py
       stall_seconds=-1.0,
+      # file of the compiled step, for quick restarts: made by the first start, loaded by the next
+      # ones if nothing has changed; "" = none (train/saved_step.py)
+      compiled_step="",
       wandb="",  # project name
       # --resume goes on although the data are not those that the run began with
       accept_changed_data=False,

@@ -51,6 +51,7 @@ def job(config) -> TrainJob:
     batches=batches,
     init_from_data=init_from_data if model.linear_path is not None else None,
     evaluate=held_out_metrics(model, data),
+    evaluate_together=True,
     examples_per_step=config.train.batch_size * (config.data.frames - 1),
     unit="pairs",
   )

@@ -22,9 +22,14 @@ _STORAGE = (
 
 def write(path: pathlib.Path, text: str) -> None:
   """Replaces a file atomically; after a kill it has the old or the new content, never a part."""
+  write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+  """Replaces a file atomically, as `write`."""
   temporary = path.with_name(f".{path.name}.new")
-  with temporary.open("w") as file:
-    file.write(text)
+  with temporary.open("wb") as file:
+    file.write(content)
     file.flush()
     os.fsync(file.fileno())
   os.replace(temporary, path)

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from como_jax import errors, trees, weights
-from como_jax.train import integrity
+from como_jax.train import frozen_weights, integrity
 
 # Orbax warns about optional files, and logs the exceptions that it raises
 absl_logging.set_verbosity(absl_logging.FATAL)
@@ -69,7 +69,7 @@ def find(path: str | pathlib.Path) -> WeightsLocation:
       break
     saved = folder.absolute() / str(step)
     integrity.check_version(saved)
-    if problem := integrity.problem(saved):
+    if problem := integrity.problem(saved) or frozen_weights.problem_of(saved):
       notes.append(f"checkpoint {saved} is damaged ({problem}) and is not used")
       continue
     if has_weights:
@@ -120,7 +120,7 @@ def read(location: WeightsLocation) -> tuple[dict, dict]:
     raise errors.UserError(
       f"checkpoint {str(location.state)!r} cannot be read: {first_line(error)}"
     ) from error
-  params = saved["params"]
+  params = frozen_weights.add(saved["params"], location.state.parent)
   if saved.get("ema"):
     params = trees.unflatten({**trees.flatten(params), **trees.flatten(saved["ema"])})
   return params, config

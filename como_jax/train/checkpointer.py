@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from como_jax import errors, weights
+from como_jax import errors, trees, weights
 from como_jax.parallel import distributed, rules
-from como_jax.train import atomic, checkpoint, integrity, memory
+from como_jax.train import atomic, checkpoint, frozen_weights, integrity, memory, single_reading
 
-# {path: [shape, dtype]} of the saved state, needed because Orbax casts types silently
+# {path: [shape, dtype]} of the saved state, needed because Orbax casts types silently; of frozen
+# weights, which are not in the steps, with the checksum of their file
 SPEC = "state_spec.json"
 
 
@@ -25,11 +26,20 @@ class Checkpointer:
 
   Every process of a run has a Checkpointer and calls each method at the same step. Together they
   write one checkpoint into a shared directory; each process writes its own shards. A checkpoint can
-  be restored onto any mesh and any number of processes.
+  be restored onto any mesh and any number of processes. Frozen weights are written once, beside the
+  checkpoints (frozen_weights.py).
   """
 
-  def __init__(self, workdir: pathlib.Path, *, keep: int):
+  def __init__(self, workdir: pathlib.Path, *, keep: int, frozen: tuple[str, ...] = ()):
+    """Opens the folder of checkpoints.
+
+    Args:
+      workdir: the run directory.
+      keep: number of steps that are kept.
+      frozen: patterns of the frozen parameters of the states.
+    """
     self._folder = (pathlib.Path(workdir) / checkpoint.FOLDER).absolute()
+    self._frozen = frozen_weights.FrozenWeights(self._folder.parent, frozen)
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
     self._manager = ocp.CheckpointManager(self._folder, options=options)
     self._spec = pathlib.Path(workdir) / SPEC
@@ -54,13 +64,16 @@ class Checkpointer:
     """
     if step in self._manager.all_steps():
       return
-    data = {"position": step, "version": integrity.VERSION}
+    trained, frozen = self._frozen.split(state)
+    data: dict[str, Any] = {"position": step, "version": integrity.VERSION}
     with self._writing(step):
-      if distributed.is_primary() and not self._spec.exists():
-        atomic.write(self._spec, json.dumps(describe(state), indent=0))
+      if frozen:
+        data[frozen_weights.KEY] = self._frozen.save(frozen)
+      if distributed.is_primary():
+        self._write_spec(state, frozen)
       self._manager.save(
         step,
-        args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)),
+        args=ocp.args.Composite(state=ocp.args.StandardSave(trained), data=ocp.args.JsonSave(data)),
       )
     self._end_seal()  # of the previous save, which Orbax has waited for
     if distributed.is_primary():
@@ -69,17 +82,26 @@ class Checkpointer:
       self._seal = thread, written
       thread.start()
 
+  def _write_spec(self, state: Any, frozen: dict[str, Any]) -> None:
+    """Writes the description of the state, unless it is there."""
+    outside = {f"params/{name}": [self._frozen.checksum] for name in trees.flatten(frozen)}
+    spec = {name: entry + outside.get(name, []) for name, entry in describe(state).items()}
+    if not self._spec.exists() or weights.read_json(self._spec) != spec:
+      atomic.write(self._spec, json.dumps(spec, indent=0))
+
   def restore(self, state: Any, mesh: jax.sharding.Mesh) -> Any:
     """Restores the newest valid state; None where nothing has been saved.
 
     A damaged step is renamed (never deleted) and printed; the step before it is used.
 
     Args:
-      state: gives structure, shapes and types.
+      state: gives structure, shapes and types; and the frozen weights, where their file is lost and
+        they are the same.
       mesh: for the restored arrays.
 
     Raises:
-      errors.UserError: names the leaves that do not match, or the checkpoint that cannot be read.
+      errors.UserError: names the leaves that do not match, or the checkpoint or the frozen weights
+        that cannot be read.
     """
 
     def check() -> None:
@@ -98,9 +120,11 @@ class Checkpointer:
       distributed.run_on_all_processes(lambda folder=folder: integrity.check_version(folder))
       problem = self._problem(folder)
       if not problem:
-        restored, problem = self._restore(step, target)
+        checksum = distributed.broadcast_from_primary(frozen_weights.checksum_of(folder))
+        trained, frozen = self._frozen.split(target) if checksum else (target, {})
+        restored, problem = self._restore(step, trained)
         if not problem:
-          return restored
+          return self._frozen.restore(restored, checksum, frozen, state) if checksum else restored
       if distributed.is_primary():
         set_aside.append(str(integrity.set_aside(folder)))
         print(
@@ -131,6 +155,8 @@ class Checkpointer:
     A step with correct checksums is not damaged, so a failure to read it raises UserError.
     """
     try:
+      if single_reading.replicas(target) > 1:
+        return single_reading.restore(self._folder / str(step) / integrity.STATE, target), ""
       items = ocp.args.Composite(
         state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
       )
@@ -272,13 +298,14 @@ def check_spec(saved: dict[str, list], expected: dict[str, list], *, what: str) 
   """Compares two descriptions strictly.
 
   Args:
-    saved: as returned by `describe`.
+    saved: as returned by `describe`, or as in `SPEC`.
     expected: as returned by `describe`.
     what: name of the checkpoint, for the message.
 
   Raises:
     errors.UserError: names missing and surplus leaves, and leaves of another shape or type.
   """
+  saved = {name: entry[:2] for name, entry in saved.items()}
   missing = [name for name in expected if name not in saved]
   surplus = [name for name in saved if name not in expected]
   different = [

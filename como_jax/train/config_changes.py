@@ -27,6 +27,7 @@ RESUMABLE_KEYS = (
   "train.tensorboard",
   "train.profile_steps",
   "train.stall_seconds",
+  "train.compiled_step",
   "train.wandb",
   "train.mesh.",
   "train.accept_changed_data",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ from como_jax.train import (
   reading,
   resume,
   rundir,
+  saved_step,
   state,
   step,
   watchdog,
@@ -81,11 +83,17 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
     prepared.job, prepared.tx, frozen=prepared.frozen, ema=section.ema > 0, mesh=prepared.mesh
   )
   train_step = _train_step(command.config, prepared, shapes)
+  if section.compiled_step:
+    distributed.run_on_all_processes(
+      lambda: _use_saved_step(command.config, prepared, train_step, shapes)
+    )
   distributed.run_on_all_processes(
     lambda: job.check_memory(train_step, shapes, prepared.job, section, prepared.mesh)
   )
   distributed.run_on_all_processes(lambda: _open_directory(command, prepared), first_alone=True)
-  checkpointer = checkpointer_lib.Checkpointer(command.workdir, keep=section.keep_checkpoints)
+  checkpointer = checkpointer_lib.Checkpointer(
+    command.workdir, keep=section.keep_checkpoints, frozen=prepared.frozen
+  )
   current = _initial_state(command, prepared, checkpointer)
   writer = _open_log(command, prepared, current, old_rate)
   outcome = _train(command, prepared, train_step, current, writer, checkpointer)
@@ -151,6 +159,30 @@ def _train_step(config, prepared: _Prepared, shapes: state.TrainState) -> step.T
   return step.TrainStep(
     job_.loss, prepared.tx, options, mesh=prepared.mesh, state=shapes, constants=job_.constants
   )
+
+
+def _use_saved_step(
+  config, prepared: _Prepared, train_step: step.TrainStep, shapes: state.TrainState
+) -> None:
+  """Loads the compiled step; where there is none for this run, compiles it and leaves it there."""
+  path = pathlib.Path(config.train.compiled_step)
+  batch, begin = job.batch_shapes(prepared.job, prepared.mesh), time.monotonic()
+  arguments = (shapes, batch, train_step.constants)
+  known = saved_step.identity(config, prepared.mesh, arguments)
+  try:
+    train_step.use(saved_step.load(path, known, arguments))
+    said = f"loaded in {time.monotonic() - begin:.1f} s"
+  except saved_step.Unusable as error:
+    begin = time.monotonic()
+    with saved_step.compiling():
+      compiled = train_step.compile(shapes, batch)
+    train_step.use(compiled)
+    said = f"{error}: compiled in {time.monotonic() - begin:.1f} s"
+    if distributed.is_primary():
+      names = sorted(jax.tree.unflatten(compiled.out_tree, [0] * compiled.out_tree.num_leaves)[1])
+      said += saved_step.try_save(path, compiled, known, names)
+  if distributed.is_primary():
+    print(f"compiled step {path}: {said}")
 
 
 def _open_directory(command: config_lib.CommandLine, prepared: _Prepared) -> None:
@@ -264,7 +296,8 @@ def _train(
 
   def evaluate(now):
     assert made.evaluate is not None
-    return made.evaluate(job.replicated(state.weights(now, frozen=prepared.frozen)))
+    params = state.weights(now, frozen=prepared.frozen)
+    return made.evaluate(params if made.evaluate_together else job.replicated(params))
 
   schedule = loop.Schedule(
     section.steps, section.log_every, section.checkpoint_every, section.evaluate_every

@@ -14,7 +14,9 @@ from como_jax.train import atomic
 
 CHECKSUMS = "checksums.json"
 STATE, DATA = "state", "data"  # the items of a step
-VERSION = 1  # of a checkpoint, in its data item; 0 = written before there were versions
+# Of a checkpoint, in its data item. 0: written before there were versions; 1: holds the frozen
+# weights; 2: holds their checksum (frozen_weights.py).
+VERSION = 2
 ASIDE = "damaged-"
 
 

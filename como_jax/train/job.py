@@ -40,6 +40,8 @@ class TrainJob:
     weights: weight of each term; None for one that is only logged.
     batches: `start_step -> iterator` of numpy batches, closable.
     evaluate: `params -> {name: value}`, or None.
+    evaluate_together: whether `evaluate` takes the parameters as they are sharded, and the
+      processes share its work. Else each process evaluates alone, with whole parameters.
     examples_per_step: for the throughput.
     unit: of an example, in words ("pairs", "images").
     read_options: how the batches are read, for the log.
@@ -65,6 +67,7 @@ class TrainJob:
   data: Sequence[tuple[str, str]]
   initial_params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  evaluate_together: bool = False
   init_from_data: Callable[[Any], Mapping[str, Any]] | None = None
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -141,13 +144,9 @@ def check_memory(
     **settings,
     what="the state of the run (weights and optimizer) alone",
   )
-  rows = mesh_lib.batch_sharding(mesh)
-  batch = {
-    name: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=rows)
-    for name, spec in job.batch.items()
-  }
+  batch = batch_shapes(job, mesh)
   try:
-    need = memory.needed(train_step.lower(shapes, batch).compile())
+    need = memory.needed(train_step.compile(shapes, batch))
   except jax.errors.JaxRuntimeError as error:  # compilers of accelerators refuse what cannot fit
     if not memory.is_out_of_memory(error):
       raise
@@ -156,6 +155,15 @@ def check_memory(
     ) from error
   if need is not None:
     memory.check(need, mesh.local_devices, **settings)
+
+
+def batch_shapes(job: TrainJob, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes, types and shardings of a batch."""
+  rows = mesh_lib.batch_sharding(mesh)
+  return {
+    name: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=rows)
+    for name, spec in job.batch.items()
+  }
 
 
 def replicated(params):

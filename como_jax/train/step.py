@@ -181,6 +181,7 @@ class TrainStep:
     )
     self._loss, self._optimizer, self._options = loss, optimizer, options
     shardings = rules.shardings(state, mesh)
+    self._ready: jax.stages.Compiled | None = None
     self._compiled = jax.jit(
       self._step,
       in_shardings=(shardings, mesh_lib.batch_sharding(mesh), replicated),
@@ -190,7 +191,24 @@ class TrainStep:
 
   def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
     """The next state, and the metrics of this step as scalars on the devices."""
-    return self._compiled(state, batch, self._constants)
+    return (self._ready or self._compiled)(state, batch, self._constants)
+
+  @property
+  def constants(self) -> Mapping[str, Any]:
+    """The constants as the program takes them."""
+    return self._constants
+
+  def use(self, ready: jax.stages.Compiled) -> None:
+    """Takes a program that is compiled already.
+
+    Args:
+      ready: as `compile` returns.
+    """
+    self._ready = ready
+
+  def compile(self, state: Any, batch: Any) -> jax.stages.Compiled:
+    """The compiled program, not run: the one that is in use already, if any."""
+    return self._ready or self.lower(state, batch).compile()
 
   def lower(self, state: Any, batch: Any) -> jax.stages.Lowered:
     """The program, not run; shapes instead of arrays will do."""

@@ -2,6 +2,7 @@
 program of its time.
 """
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -13,10 +14,12 @@ import pytest
 
 from como_jax import errors, weights
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.train import checkpoint, integrity, state
+from como_jax.train import checkpoint, frozen_weights, integrity, state
 from como_jax.train import checkpointer as checkpointer_lib
 from tests import toy
 
+# With checksums, all weights in the checkpoint, averaged weights: of the end of November 2026.
+WHOLE = pathlib.Path(__file__).parent / "run_version_1"
 RUN = pathlib.Path(__file__).parent / "run_version_0"  # no version, no checksums: November 2026
 PARAMS = {
   "encoder": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7},
@@ -75,13 +78,37 @@ def test_what_a_later_version_has_written_is_refused_in_one_line(run):
   )
   with pytest.raises(
     errors.UserError,
-    match=r"checkpoints/8 has format version 2, this program reads up to 1: update",
+    match=r"checkpoints/8 has format version 3, this program reads up to 2: update",
   ):
     checkpoint.load(run)
   tx, _ = toy.make_optimizer()
   fresh = state.create(jax.tree.map(jnp.zeros_like, PARAMS), tx, frozen=toy.FROZEN, ema=False)
-  with pytest.raises(errors.UserError, match="format version 2"):
+  with pytest.raises(errors.UserError, match="format version 3"):
     checkpointer_lib.Checkpointer(run, keep=2).restore(
       fresh, mesh_lib.make(data=1, devices=jax.devices()[:1])
     )
   assert (run / "checkpoints" / "8").is_dir()  # nothing is wrong with it
+
+
+def test_a_checkpoint_with_the_frozen_weights_inside_is_read_resumed_and_saved_without_them(
+  tmp_path,
+):
+  run = pathlib.Path(shutil.copytree(WHOLE, tmp_path / "run"))
+  params, _ = checkpoint.load(run)
+  np.testing.assert_array_equal(params["encoder"]["kernel"], PARAMS["encoder"]["kernel"])
+  np.testing.assert_array_equal(params["head"]["bias"], PARAMS["head"]["bias"] / 2)  # averaged
+  tx, _ = toy.make_optimizer()
+  fresh = state.create(jax.tree.map(jnp.zeros_like, PARAMS), tx, frozen=toy.FROZEN, ema=True)
+  checkpointer = checkpointer_lib.Checkpointer(run, keep=2, frozen=toy.FROZEN)
+  mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
+  restored = checkpointer.restore(fresh, mesh)
+  same(restored.params)
+  assert int(restored.step) == 8 and not (run / frozen_weights.FOLDER).exists()
+  checkpointer.save(9, dataclasses.replace(restored, step=jnp.asarray(9, jnp.int32)))
+  checkpointer.wait()
+  saved = checkpoint.read_state(run / "checkpoints" / "9" / "state")
+  assert set(saved["params"]) == {"head"} and set(integrity.steps(run / "checkpoints")) == {8, 9}
+  same(checkpointer.restore(fresh, mesh).params)
+  checkpointer.close()
+  params, _ = checkpoint.load(run)
+  np.testing.assert_array_equal(params["encoder"]["kernel"], PARAMS["encoder"]["kernel"])

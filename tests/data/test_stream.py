@@ -1,5 +1,6 @@
 """A stream of batches: damage, processes, workers and the end."""
 
+import re
 import warnings
 
 import numpy as np
@@ -172,7 +173,8 @@ def test_dead_workers_are_replaced_three_times():
   with pytest.warns(UserWarning) as said:
     assert [next(found)["x"][0] for _ in range(4)] == [3, 4, 5, 6]
   assert [str(one.message).split(":")[0] for one in said] == [
-    f"a data worker died and is replaced at step {step} ({n} of 3)" for step, n in ((4, 1), (6, 2))
+    f"a data worker died and is replaced at step {step} ({n} of 3 in an hour)"
+    for step, n in ((4, 1), (6, 2))
   ]
   assert [made.closed for made in Stream.made] == [1, 1, 0] and found.step == 7
   with pytest.raises(RuntimeError, match="^another$"):
@@ -186,4 +188,25 @@ def test_dead_workers_are_replaced_three_times():
   )
   with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="terminated unexpectedly"):
     next(found)
-  assert found._restarts == 3
+  assert len(found._restarts) == 3
+
+
+def test_three_deaths_an_hour_are_borne_for_ever_and_a_fourth_is_not(monkeypatch):
+  now, death = [0.0], RuntimeError("terminated unexpectedly")
+  monkeypatch.setattr(stream.time, "monotonic", lambda: now[0])
+  deaths = dict.fromkeys(range(3, 40), death)
+  found = batches(deaths, workers=1)
+  with pytest.warns(UserWarning) as said:
+    for number in range(12):  # three of them an hour, for four hours
+      now[0] += 1200
+      deaths[found.step] = death
+      assert next(found)["x"][0] == 3 + number
+  counts = [re.search(r"\((\d) of 3 in an hour\)", str(one.message))[1] for one in said]
+  assert counts == ["1", "2", "3"] + 9 * ["3"]
+  deaths[found.step] = death
+  now[0] += 1199.0
+  with pytest.raises(RuntimeError, match="terminated unexpectedly"):
+    next(found)
+  now[0] += 1.0
+  with pytest.warns(UserWarning, match="3 of 3 in an hour"):
+    assert next(found)["x"][0] == 15

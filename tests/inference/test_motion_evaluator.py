@@ -3,8 +3,13 @@ belongs to it, no padding.
 """
 
 import contextlib
+import json
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +17,9 @@ import pytest
 from como_jax import errors
 from como_jax.inference import motion_evaluator
 from como_jax.models import pixels
+from como_jax.parallel import mesh as mesh_lib
+from como_jax.parallel import rules
+from tests.end_to_end import program
 
 SIZE = 12
 # [M, t - n and t and t + n]; the last is padding
@@ -98,6 +106,85 @@ def test_z_is_the_second_pair_and_s_pcfc_compares_the_two_that_end_in_the_middle
     and 1 < logged["effective_rank"] < 2
   )
   assert logged["psnr"] == pytest.approx(logged["psnr_copy_last"] + 20 * np.log10(2), rel=1e-4)
+
+
+def spread(params, *, fsdp=1, tensor=1, devices=8):
+  """Parameters on a mesh."""
+  mesh = mesh_lib.make(fsdp=fsdp, tensor=tensor, devices=jax.devices()[:devices])
+  return jax.device_put(params, rules.shardings(params, mesh))
+
+
+@pytest.mark.parametrize("shape", [{"devices": 1}, {}, {"fsdp": 4}, {"fsdp": 2, "tensor": 2}])
+def test_windows_are_spread_over_the_devices_and_give_the_same(measure, shape):
+  run, params = measure
+  alone, found = run(params, Windows(), pictures=True), run(spread(params, **shape), Windows())
+  np.testing.assert_allclose(found.z, alone.z, rtol=1e-6)
+  assert found.scalars() == pytest.approx(alone.scalars(), rel=1e-6)
+  assert found.columns["episode"].tolist() == [7, 8, 9] and found.frames.images == 3
+  labels = run.labels({"one": spread(params, **shape)}, Windows())
+  np.testing.assert_allclose(labels.z["one"], alone.z, rtol=1e-6)
+  np.testing.assert_array_equal(labels.pictures, alone.pictures)
+
+
+def test_each_device_has_its_own_windows(measure):
+  run, _ = measure
+  seen = []
+
+  class Watched(Grays):
+    def encode_frames(self, params, images):
+      jax.debug.inspect_array_sharding(images, callback=seen.append)
+      return super().encode_frames(params, images)
+
+  class Eight(Windows):
+    num_batches, size = 1, 8
+
+    def batches(self):
+      frames = np.zeros((8, 3, SIZE, SIZE, 3), np.uint8)
+      row = {"valid": np.ones(8, bool), "damaged": np.zeros(8, bool), "episode": np.arange(8)}
+      return contextlib.nullcontext(iter([{"frames": frames, **row}]))
+
+  found = motion_evaluator.MotionEvaluator(Watched())({"shift": np.float32(1)}, Eight())
+  assert len(found.z) == 8
+  assert {one.shard_shape((8, 3, SIZE, SIZE, 3))[0] for one in seen} == {1}
+
+
+def processes(*arguments, count, devices):
+  """What the processes of a run have printed: the evaluation of the debug model."""
+  done = subprocess.run(
+    [sys.executable, "launch/local_processes.py", "--devices", str(devices), str(count), "--"]
+    + [sys.executable, "-m", "tests.inference.evaluated_in_two", *arguments],
+    cwd=program.ROOT,
+    env=program.environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stdout[-4000:]
+  found = re.findall(r"^\[(\d)\] RESULT (.*)$", done.stdout, re.M)
+  return [json.loads(text) for _, text in sorted(found)]
+
+
+@pytest.mark.flow
+def test_two_processes_share_the_windows_and_both_have_the_figures_of_one():
+  (alone,) = processes(count=1, devices=1)
+  two = processes(count=2, devices=4)
+  assert two[0]["scalars"] == two[1]["scalars"] and two[0]["time"] == two[1]["time"]
+  assert two[0]["time"] == alone["time"] and len(alone["time"]) == 21
+  assert alone["read"] == 24 and [one["read"] for one in two] == [12, 12]  # with padding
+  assert two[0]["scalars"] == pytest.approx(alone["scalars"], rel=1e-5)
+
+
+def test_a_failure_to_read_is_told_to_the_other_processes(monkeypatch):
+  def broken(error):
+    raise error
+    yield
+
+  with pytest.raises(OSError):
+    motion_evaluator._read(broken(OSError("no such shard\nmore")))
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  with pytest.raises(errors.UserError, match="^OSError: no such shard$"):
+    motion_evaluator._read(broken(OSError("no such shard\nmore")))
+  with pytest.raises(errors.UserError, match="^mine$"):
+    motion_evaluator._read(broken(errors.UserError("mine")))
 
 
 def test_each_frame_is_encoded_once():

@@ -100,6 +100,7 @@ ZERO = {
 RESUMABLE_KEYS = {
   "data.cache",
   "train.wandb",
+  "train.compiled_step",
   "output",
   "lerobot",
   "policy.robot",

@@ -145,7 +145,7 @@ def _fit(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(
     fit_lib.checkpointer_lib,
     "Checkpointer",
-    lambda workdir, *, keep: told.calls.append(("checkpointer", keep)) or checkpointer,
+    lambda workdir, **more: told.calls.append(("checkpointer", *more.values())) or checkpointer,
   )
   writer = types.SimpleNamespace(
     validated=told.validated, close=call("log.close"), say=lambda text: print(text)
@@ -234,7 +234,7 @@ def test_a_first_start(fit, tmp_path):
     ("optimizer", 9),
     ("memory", "SHAPES", True),
     ("rundir.open_run", False, False, FILES),
-    ("checkpointer", 3),
+    ("checkpointer", 3, ("frozen/.*",)),
     "rundir.write_parameters",
     "batches.close",
     "log.close",
