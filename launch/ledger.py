@@ -60,7 +60,7 @@ class Ledger:
 
   def write(self, event: str, **values) -> None:
     """Writes one line to the file and one to stderr."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     self.file.write(json.dumps({"time": now, "event": event, **values}) + "\n")
     self.file.flush()
     text = ", ".join(

@@ -14,7 +14,7 @@ import jax
 from como_jax import errors, models, trees
 from como_jax.inference import fingerprints
 from como_jax.models.motion import como
-from como_jax.train import checkpoint, log, rng
+from como_jax.train import checkpoint, goodput, log, rng
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,11 +84,13 @@ class TrainingLog:
     name: name of the run directory.
     curves: "loss" and "validation/loss" -> (steps, values).
     speed: its speeds and times; {} if it wrote none.
+    goodput: where its time went (train/goodput.py); {} if it wrote no ledger.
   """
 
   name: str
   curves: Mapping[str, tuple[list[int], list[float]]]
   speed: Mapping[str, Any]
+  goodput: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def training_log(path: str) -> TrainingLog:
@@ -106,6 +108,7 @@ def training_log(path: str) -> TrainingLog:
     log.read(folder, kind="train")
     | {f"validation/{name}": curve for name, curve in validation.items()},
     json.loads(speed.read_text()) if speed.is_file() else {},
+    goodput.read(folder),
   )
 
 

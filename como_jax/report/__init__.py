@@ -3,6 +3,7 @@
 from como_jax.report.data import (
   Exam,
   ExamRow,
+  Goodput,
   Projection,
   Reconstruction,
   ReportData,
@@ -19,6 +20,7 @@ __all__ = [
   "TRUE_STATE",
   "Exam",
   "ExamRow",
+  "Goodput",
   "Projection",
   "Reconstruction",
   "ReportData",

@@ -115,6 +115,25 @@ class Exam:
 
 
 @dataclasses.dataclass(frozen=True)
+class Goodput:
+  """Where the time of a run went, over all its attempts.
+
+  Attributes:
+    wall: seconds from the first start to the last end.
+    seconds: category -> seconds.
+    unaccounted: seconds that no category has.
+    redone_steps: steps that were done again after a restart.
+    attempts: for each, when it "began", "from_step", "to_step" and its "seconds".
+  """
+
+  wall: float
+  seconds: Mapping[str, float]
+  unaccounted: float
+  redone_steps: int
+  attempts: Sequence[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportData:
   """One run; parts that are empty or None are left out of the page."""
 
@@ -135,6 +154,7 @@ class ReportData:
   similarity: Similarity | None = None
   rollouts: Rollouts | None = None
   exam: Exam | None = None
+  goodput: Goodput | None = None
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   hardware: Mapping[str, Any] = dataclasses.field(default_factory=dict)

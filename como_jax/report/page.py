@@ -239,6 +239,19 @@ def _machine(data: ReportData, folder: pathlib.Path) -> Section | None:
   return "run", "Time and machine", f'<div class="facts">{"".join(blocks)}</div>'
 
 
+def _goodput(data: ReportData, folder: pathlib.Path) -> Section | None:
+  goodput = data.goodput
+  if goodput is None:
+    return None
+  figure = markup.figure(
+    folder,
+    "goodput",
+    lambda theme: plots.goodput(goodput, theme),
+    "share of the training run's time: " + ", ".join(goodput.seconds),
+  )
+  return "goodput", "Where the time of the training went", tables.goodput(goodput) + figure
+
+
 def _config(data: ReportData, folder: pathlib.Path) -> Section | None:
   if not data.config:
     return None
@@ -266,6 +279,7 @@ SECTIONS = (
   _notes,
   _quarantine,
   _commands,
+  _goodput,
   _machine,
   _config,
 )

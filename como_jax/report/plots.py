@@ -8,7 +8,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from como_jax.report.data import Curve, Projection, Rollouts, Scatter, Similarity
+from como_jax.report.data import Curve, Goodput, Projection, Rollouts, Scatter, Similarity
 from como_jax.report.themes import WIDTH, Theme, panels, png, themed
 
 MAX_POINTS = 2000  # maximum number of points of a scatter plot; more would only overlap
@@ -237,6 +237,32 @@ def success(data: Rollouts, theme: Theme) -> bytes:
   axes.set_xticks(range(0, 101, 20))
   axes.set_xlabel(f"success, % of {data.episodes} episodes a task (bar: 95 % interval)")
   axes.grid(visible=False, axis="y")
+  return png(figure)
+
+
+@themed
+def goodput(data: Goodput, theme: Theme) -> bytes:
+  """One bar of the run's time, divided into its categories."""
+  figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
+  axes = figure.add_subplot()
+  wall, left = data.wall or 1.0, 0.0
+  count = len(theme.colors)
+  for i, (name, seconds) in enumerate(data.seconds.items()):
+    share = 100 * seconds / wall
+    axes.barh(
+      0,
+      share,
+      left=left,
+      color=theme.colors[i % count],
+      hatch="///" if i >= count else None,  # the colors come again
+      edgecolor=theme.back,
+      linewidth=0,
+      label=f"{name.replace('_', ' ')} {share:.1f} %",
+    )
+    left += share
+  axes.set(xlim=(0, 100), yticks=[], xlabel="share of the time [%]")
+  axes.grid(visible=False)
+  figure.legend(loc="outside upper center", ncols=4, fontsize=8)
   return png(figure)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from como_jax.report.data import (
   Curve,
+  Goodput,
   Projection,
   Reconstruction,
   ReportData,
@@ -18,6 +19,7 @@ from como_jax.report.data import (
   Transfer,
 )
 
+TIMES = ("time/", "hbm_")  # beginnings of the names of curves that are not drawn
 MAX_COLORS = 4  # maximum number of dimensions that color the projection
 _WIDTH = 18  # characters of a column of the table
 
@@ -161,6 +163,11 @@ class TrainingLog(Protocol):
     """Its speeds and times; {}: it wrote none."""
     ...
 
+  @property
+  def goodput(self) -> Mapping[str, Any]:
+    """Where its time went (train/goodput.py); {}: it wrote no ledger."""
+    ...
+
 
 def page(
   table: Table,
@@ -190,7 +197,7 @@ def page(
     title=f"Motion model: {training.name}",
     metrics=table.rows,
     metric_notes=[split, *table.notes],
-    curves=training.curves,
+    curves={name: curve for name, curve in training.curves.items() if not name.startswith(TIMES)},
     reconstruction=reconstruction,
     transfer=transfer,
     s_pcfc={
@@ -203,6 +210,24 @@ def page(
     similarity=Similarity(matrix.values, matrix.labels) if matrix is not None else None,
     config=run_config,
     time={f"training, {key}": value for key, value in training.speed.items()},
+    goodput=goodput(training.goodput),
+  )
+
+
+def goodput(summary: Mapping[str, Any]) -> Goodput | None:
+  """Where the time of a training run went; None: it wrote no ledger.
+
+  Args:
+    summary: of the ledger (train/goodput.py); {}: there is none.
+  """
+  if not summary:
+    return None
+  return Goodput(
+    summary["wall"],
+    summary["seconds"],
+    summary["unaccounted"],
+    summary["redone_steps"],
+    summary["attempts"],
   )
 
 

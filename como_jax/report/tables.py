@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from como_jax.report import explain, markup, verdict
-from como_jax.report.data import Exam, ReportData
+from como_jax.report.data import Exam, Goodput, ReportData
 
 
 def checks(result: verdict.Verdict) -> str:
@@ -112,3 +112,49 @@ def exam(data: Exam) -> str:
     f'<div class="scroll"><table class="numbers"><thead><tr>{heads}</tr></thead>'
     f"<tbody>{''.join(lines)}</tbody></table></div>"
   )
+
+
+GOODPUT = {
+  "productive": "training steps that count: devices, the host's own work, the log",
+  "waiting_for_data": "idle devices, and no batch yet",
+  "saving": "the main thread saves a checkpoint or the weights",
+  "evaluating": "held-out metrics during training",
+  "restoring": "a checkpoint is read",
+  "starting": "from the first start to the end of the first step: imports, data, compilation",
+  "restarting": "from the end of an attempt to the end of the next one's first step",
+  "ending": "from the last line of an attempt to the end of its process",
+  "lost": "training that was done again, and what came after the last line of a killed attempt",
+  "unaccounted": "in no category",
+}
+
+
+def goodput(data: Goodput) -> str:
+  """The text and the tables about the time of a training run."""
+  wall = data.wall or 1.0
+  rows = "".join(
+    f'<tr><th scope="row">{html.escape(name.replace("_", " "))} '
+    f"<small>{html.escape(GOODPUT.get(name, ''))}</small></th><td>{value:,.1f}</td>"
+    f"<td>{100 * value / wall:.1f} %</td></tr>"
+    for name, value in {**data.seconds, "unaccounted": data.unaccounted}.items()
+  )
+  attempts = "".join(
+    f"<tr><th scope=row>{i + 1}</th><td>{html.escape(str(one['began']))}</td>"
+    f"<td>{one['from_step']:,}</td><td>{one['to_step']:,}</td><td>{one['seconds']:,.1f}</td></tr>"
+    for i, one in enumerate(data.attempts)
+  )
+  share = data.seconds.get("productive", 0.0) / wall
+  return (
+    markup.text(
+      f"Goodput {100 * share:.1f} %: the share of the {data.wall:,.1f} s from the first start to "
+      f"the last end that was training which counts. {data.redone_steps:,} steps were done again."
+    )
+    + f"""<div class="scroll"><table class="numbers"><thead><tr>{_heads("", "s", "share")}"""
+    f"</tr></thead><tbody>{rows}</tbody></table></div><h3>Attempts</h3>"
+    f"""<div class="scroll"><table class="numbers"><thead><tr>"""
+    f"{_heads('', 'began', 'from step', 'to step', 's')}"
+    f"</tr></thead><tbody>{attempts}</tbody></table></div>"
+  )
+
+
+def _heads(*names: str) -> str:
+  return "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,18 +21,23 @@ from como_jax.train import (
   config_changes,
   data_identity,
   export,
+  goodput,
   job,
   log,
   loop,
   meter,
+  observed,
   optimizer,
   profile,
   reading,
   resume,
   rundir,
   saved_step,
+  signals,
   state,
   step,
+  step_clock,
+  utilization,
   watchdog,
 )
 from como_jax.train.job import TrainJob
@@ -69,6 +75,8 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   checkpoints.
   """
   section, begin, flags = command.config.train, time.monotonic(), _flags(command)
+  seen = observed.Observed(step_clock.StepClock(age=goodput.age(command.words)))
+  signals.ignore_profile()  # the loop takes it; before that it would end the process
   distributed.assert_same_on_all(
     "\n".join([config_lib.to_json(command.config), str(command.workdir), str(flags)]),
     what="the command line",
@@ -94,23 +102,51 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
   checkpointer = checkpointer_lib.Checkpointer(
     command.workdir, keep=section.keep_checkpoints, frozen=prepared.frozen
   )
-  current = _initial_state(command, prepared, checkpointer)
-  writer = _open_log(command, prepared, current, old_rate)
-  outcome = _train(command, prepared, train_step, current, writer, checkpointer)
-  if outcome.stopped:
-    return loop.EXIT_SIGNALED
+  current = _initial_state(command, prepared, checkpointer, seen.clock)
+  _observe(seen, command, prepared, train_step, current)
+  try:
+    writer = _open_log(command, prepared, current, old_rate)
+    if seen.utilization.remark:
+      writer.say(seen.utilization.remark)
+    outcome = _train(command, prepared, train_step, current, writer, checkpointer, seen)
+    if not outcome.stopped:
+      with seen.clock.section(step_clock.SAVE):
+        _export(command, prepared, outcome, seconds=time.monotonic() - begin)
+  finally:
+    seen.close()
+  if seen.ledger:
+    print(goodput.text(seen.ledger.summary()))
+  return loop.EXIT_SIGNALED if outcome.stopped else 0
+
+
+def _observe(
+  seen: observed.Observed,
+  command: config_lib.CommandLine,
+  prepared: _Prepared,
+  train_step: step.TrainStep,
+  current: state.TrainState,
+) -> None:
+  """Opens the ledger in process 0, and counts the operations of a step."""
+  if distributed.is_primary():
+    seen.ledger = goodput.Ledger(command.workdir, seen.clock, step=int(current.step))
+  batch = job.batch_shapes(prepared.job, prepared.mesh)
+  seen.utilization = utilization.Utilization(
+    lambda: train_step.trace(current, batch),
+    list(prepared.mesh.local_devices),
+    count=prepared.mesh.size,
+  )
+
+
+def _export(
+  command: config_lib.CommandLine, prepared: _Prepared, outcome: loop.TrainResult, *, seconds: float
+) -> None:
+  """Writes the weights in process 0, which all gather."""
   primary = distributed.is_primary()
   final = distributed.gather(state.weights(outcome.state, frozen=prepared.frozen), keep=primary)
-  if not primary:
-    return 0
-  return export.export(
-    command,
-    outcome,
-    final,
-    unit=prepared.job.unit,
-    files=prepared.job.files,
-    seconds=time.monotonic() - begin,
-  )
+  if primary:
+    export.export(
+      command, outcome, final, unit=prepared.job.unit, files=prepared.job.files, seconds=seconds
+    )
 
 
 def _flags(command: config_lib.CommandLine) -> dict[str, bool]:
@@ -197,7 +233,10 @@ def _open_directory(command: config_lib.CommandLine, prepared: _Prepared) -> Non
 
 
 def _initial_state(
-  command: config_lib.CommandLine, prepared: _Prepared, checkpointer: checkpointer_lib.Checkpointer
+  command: config_lib.CommandLine,
+  prepared: _Prepared,
+  checkpointer: checkpointer_lib.Checkpointer,
+  clock: step_clock.StepClock,
 ) -> state.TrainState:
   """The state of a new run, or the newest one of a resumed run."""
   current = job.initial_state(
@@ -208,7 +247,10 @@ def _initial_state(
     seed=command.config.seed,
     mesh=prepared.mesh,
   )
-  restored = checkpointer.restore(current, prepared.mesh) if command.resume else None
+  restored = None
+  if command.resume:
+    with clock.section(step_clock.RESTORE):
+      restored = checkpointer.restore(current, prepared.mesh)
   current = job.begun(prepared.job, current) if restored is None else restored
   if distributed.is_primary():
     rundir.write_parameters(command.workdir, current.params)
@@ -266,6 +308,14 @@ def _profile(
   return profile.Profile(folder, first=first, last=last, say=writer.say, records=records)
 
 
+def _say_anywhere(writer: log.Log | log.NullLog) -> Callable[[str], None]:
+  """Prints a line in any process: only process 0 has a log, and prints to stdout."""
+  if distributed.is_primary():
+    return writer.say
+  process = jax.process_index()
+  return lambda text: print(f"process {process}: {text}", file=sys.stderr, flush=True)
+
+
 def _watchdog(command: config_lib.CommandLine) -> watchdog.Watchdog:
   """What watches the steps of this process."""
   seconds, count = command.config.train.stall_seconds, jax.process_count()
@@ -284,6 +334,7 @@ def _train(
   current: state.TrainState,
   writer: log.Log | log.NullLog,
   checkpointer: checkpointer_lib.Checkpointer,
+  seen: observed.Observed,
 ) -> loop.TrainResult:
   """Runs the loop, and closes what it was given."""
   section, made = command.config.train, prepared.job
@@ -313,6 +364,10 @@ def _train(
     evaluate if made.evaluate else None,
     profile=profiled,
     watchdog=_watchdog(command),
+    observed=seen,
+    profile_now=lambda first, last: profile.Profile(
+      command.workdir / log.BOARD, first=first, last=last, say=_say_anywhere(writer)
+    ),
   )
   batches = made.batches(int(current.step))
   lost = False  # another process: then nothing here can be ended in order, Orbax would wait for it

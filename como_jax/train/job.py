@@ -144,9 +144,8 @@ def check_memory(
     **settings,
     what="the state of the run (weights and optimizer) alone",
   )
-  batch = batch_shapes(job, mesh)
   try:
-    need = memory.needed(train_step.compile(shapes, batch))
+    need = memory.needed(train_step.compile(shapes, batch_shapes(job, mesh)))
   except jax.errors.JaxRuntimeError as error:  # compilers of accelerators refuse what cannot fit
     if not memory.is_out_of_memory(error):
       raise
@@ -158,7 +157,7 @@ def check_memory(
 
 
 def batch_shapes(job: TrainJob, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes, types and shardings of a batch."""
+  """Shapes, types and shardings of a whole batch."""
   rows = mesh_lib.batch_sharding(mesh)
   return {
     name: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=rows)

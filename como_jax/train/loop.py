@@ -16,9 +16,11 @@ from como_jax.parallel import distributed
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import checkpointer as checkpointer_lib
 from como_jax.train import log as log_lib
+from como_jax.train import observed as observed_lib
 from como_jax.train import profile as profile_lib
 from como_jax.train import signals as signals_lib
 from como_jax.train import step as step_lib
+from como_jax.train import step_clock
 from como_jax.train import watchdog as watchdog_lib
 from como_jax.train.metrics_reader import MetricsReader
 from como_jax.train.schedule import Schedule as Schedule  # also as loop.Schedule
@@ -27,6 +29,7 @@ from como_jax.train.state import TrainState
 
 # Exit code of `fit.fit` after SIGTERM or SIGINT: saved, run again with --resume.
 EXIT_SIGNALED = 143
+_STEPS = 10  # at most, of a profile that a signal asks for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +71,8 @@ class TrainLoop:
     on_step: called with the number of finished steps (tests use it to stop at a chosen one).
     profile: of some steps.
     watchdog: ends the process when a step does not end.
+    observed: where the time goes.
+    profile_now: `(first step, last step) -> profile`, for the signal that asks for one.
   """
 
   train_step: step_lib.TrainStep
@@ -79,6 +84,8 @@ class TrainLoop:
   on_step: Callable[[int], None] | None = None
   profile: profile_lib.Profile | None = None
   watchdog: watchdog_lib.Watchdog = watchdog_lib.OFF
+  observed: observed_lib.Observed = dataclasses.field(default_factory=observed_lib.Observed)
+  profile_now: Callable[[int, int], profile_lib.Profile] | None = None
 
   def run(self, state: TrainState, batches: Iterator[dict]) -> TrainResult:
     """Trains from the step of `state`; `batches` must start at the same position.
@@ -103,32 +110,39 @@ class TrainLoop:
         distributed.AsyncAllGather(self.train_step.mesh, count=2),
         signals,
         self._restart_point,
+        self.observed,
       )
+      profiles = _Profiles(self.profile, self.profile_now, self.schedule, signals)
       while True:
         at_end = done >= self.schedule.steps or bool(reader.stop)
         if at_end or self.schedule.saves_at(done):
           self._save(reader, done, state)
+          if not at_end:
+            self._log_goodput(reader, done)
         if self._evaluation_due(reader, done):
           succeeded = self._evaluate(reader, done, state)
           if not succeeded:
             failed_evaluations.append(done)
         if at_end:
           break
-        if self.profile and done + 1 == self.profile.first:
-          with self._paused(reader, "profile"):
-            self.profile.start()
+        for profile in profiles.begin_at(done + 1):
+          with self._recording(reader, profile):
+            profile.start()
         state, metrics, waited = self._advance(state, batches, done, idle=reader.idle)
         done += 1
         reader.add(done, metrics, waited)
         self.watchdog.finished(done - 1)
-        if self.profile and done == self.profile.last:
-          with self._paused(reader, "profile"):
-            self.profile.stop()
+        for profile in profiles.end_at(done):
+          with self._recording(reader, profile):
+            profile.stop()
         if self.on_step:
           self.on_step(done)
-      with self.watchdog.paused("save"), reader.saving():
+      for profile in profiles.end_at(None):
+        profile.stop()
+      with self.watchdog.paused("save"), reader.saving(), self._clock.section(step_clock.SAVE):
         # Signals are still caught: a second SIGTERM must not end the process while it saves.
         self.checkpointer.wait()
+      self._log_goodput(reader, done)
     self._report_end(reader, done)
     return TrainResult(
       state=state,
@@ -138,21 +152,33 @@ class TrainLoop:
       failed_evaluations=tuple(failed_evaluations),
     )
 
+  @property
+  def _clock(self) -> step_clock.StepClock:
+    return self.observed.clock
+
   def _advance(
     self, state: TrainState, batches: Iterator[dict], done: int, *, idle: bool
   ) -> tuple[TrainState, dict[str, jax.Array], float]:
     """Starts the next step: (state, metrics, seconds that idle devices waited for the batch)."""
     begin = time.monotonic()
-    with self.watchdog.phase("next_batch"), jax.profiler.TraceAnnotation("next_batch"):
+    with (
+      self._clock.section(step_clock.DATA),
+      self.watchdog.phase("next_batch"),
+      jax.profiler.TraceAnnotation("next_batch"),
+    ):
       batch = next(batches)
     waited = time.monotonic() - begin if idle else 0.0
-    placed = mesh_lib.put_batch(self.train_step.mesh, batch)
+    with self._clock.section(step_clock.HOST):
+      placed = mesh_lib.put_batch(self.train_step.mesh, batch)
     # All that a step reads is on the devices now: the guard turns any further copy into an error.
     with (
+      self._clock.section(step_clock.HOST),
+      self._clock.device_step() as watch,
       jax.profiler.StepTraceAnnotation("train", step_num=done + 1),
       jax.transfer_guard("disallow"),
     ):
       state, metrics = self.train_step(state, placed)
+      watch(metrics)
     return state, metrics, waited
 
   def _restart_point(self, step: int) -> int | None:
@@ -162,8 +188,21 @@ class TrainLoop:
 
   def _save(self, reader: MetricsReader, done: int, state: TrainState) -> None:
     reader.flush()  # raises where a metric was not finite
-    with self.watchdog.paused("save"), reader.saving(), jax.profiler.TraceAnnotation("save"):
+    self.observed.reached(done)
+    with (
+      self.watchdog.paused("save"),
+      reader.saving(),
+      jax.profiler.TraceAnnotation("save"),
+      self._clock.section(step_clock.SAVE),
+    ):
       self.checkpointer.save(done, state)
+    self.observed.reached(done)
+
+  def _log_goodput(self, reader: MetricsReader, done: int) -> None:
+    with self._clock.section(step_clock.LOG):
+      scalars = self.observed.goodput()
+      if scalars:
+        reader.write(done, scalars, kind="goodput")
 
   def _evaluation_due(self, reader: MetricsReader, done: int) -> bool:
     return bool(
@@ -175,14 +214,34 @@ class TrainLoop:
   def _evaluate(self, reader: MetricsReader, done: int, state: TrainState) -> bool:
     """Evaluates and logs; False when it failed, which is reported."""
     assert self.evaluate is not None  # or none would be due
-    with self._paused(reader, "evaluate"), jax.profiler.TraceAnnotation("evaluate"):
+    with (
+      self._paused(reader, "evaluate"),
+      jax.profiler.TraceAnnotation("evaluate"),
+      self._clock.section(step_clock.EVALUATE),
+    ):
       scores = _scores(self.evaluate, state, step=done, log=self.log)
+    self.observed.reached(done)
     if not scores:
       return False
     reader.write(done, scores, kind="validation")
     text = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-    self.log.say(f"step {done}: validation {text}")
+    with self._clock.section(step_clock.LOG):
+      self.log.say(f"step {done}: validation {text}")
     return True
+
+  @contextlib.contextmanager
+  def _recording(self, reader: MetricsReader, profile: profile_lib.Profile) -> Iterator[None]:
+    """Context in which a profile begins or ends.
+
+    It has whole steps where all processes come here. Where a signal told one of several, the steps
+    under way are cut: to wait for them here alone would read what the others read later.
+    """
+    together = reader.alone or profile is self.profile
+    with (
+      self._paused(reader, "profile") if together else self.watchdog.paused("profile"),
+      self._clock.section(step_clock.LOG),
+    ):
+      yield
 
   @contextlib.contextmanager
   def _paused(self, reader: MetricsReader, name: str) -> Iterator[None]:
@@ -203,6 +262,47 @@ class TrainLoop:
         f"stopped by {reader.stop} at step {done}: saved; run the same command with --resume to "
         "go on"
       )
+
+
+@dataclasses.dataclass
+class _Profiles:
+  """The profiles of a run: that of its config, and those that a signal asks for.
+
+  Attributes:
+    planned: that of the config.
+    make: makes one of the steps (first, last).
+    schedule: a profile on request is as long as a window of the log, at most `_STEPS`.
+    signals: tell of a request.
+    running: those that record.
+  """
+
+  planned: profile_lib.Profile | None
+  make: Callable[[int, int], profile_lib.Profile] | None
+  schedule: Schedule
+  signals: signals_lib.Signals
+  running: list[profile_lib.Profile] = dataclasses.field(default_factory=list)
+
+  def begin_at(self, step: int) -> list[profile_lib.Profile]:
+    """What is to be started before a step: one at a time, a request waits for its turn."""
+    if self.planned and step == self.planned.first:
+      begun = self.planned
+    elif self.signals.profile and self.make and not self.running:
+      self.signals.profile = False
+      begun = self.make(step, step - 1 + min(self.schedule.log_every, _STEPS))
+    else:
+      return []
+    self.running.append(begun)
+    return [begun]
+
+  def end_at(self, step: int | None) -> list[profile_lib.Profile]:
+    """What is to be stopped behind a step; None: all that a signal asked for."""
+    ended = [
+      one
+      for one in self.running
+      if (one.last == step if step is not None else one is not self.planned)
+    ]
+    self.running = [one for one in self.running if one not in ended]
+    return ended
 
 
 def _scores(

@@ -19,6 +19,8 @@ class Meter:
   def __init__(self, examples_per_step: int):
     self._examples, self._steps, self._wait, self._pause = examples_per_step, 0, 0.0, 0.0
     self._begin: float | None = None  # time of the first finished step
+    self._ready = 0.0  # time at which the last finished step was ready
+    self._window = 0, 0.0, 0.0  # steps, this time and pauses where the window began
     # time of the last finished step; seconds of pauses since
     self._end, self._paused = 0.0, 0.0
 
@@ -27,10 +29,15 @@ class Meter:
     if self._begin is not None:
       self._wait += seconds
 
-  def finished(self) -> None:
-    """Counts a finished step."""
+  def finished(self, ready: float | None = None) -> None:
+    """Counts a finished step.
+
+    Args:
+      ready: time at which the devices had done it, which may be long before it is read; None: now.
+    """
+    self._ready = time.monotonic() if ready is None else ready
     if self._begin is None:
-      self._begin = time.monotonic()
+      self._begin, self._window = time.monotonic(), (0, self._ready, 0.0)
     else:
       self._steps += 1
       self._pause += self._paused
@@ -47,8 +54,14 @@ class Meter:
 
   @property
   def rate(self) -> float:
-    """Examples per second."""
+    """Examples per second since the start."""
     return self._steps * self._examples / self.seconds if self._steps else 0.0
+
+  def window(self) -> float:
+    """Ends a window and begins the next one; returns its examples per second."""
+    (steps, begin, pause), self._window = self._window, (self._steps, self._ready, self._pause)
+    steps, seconds = self._steps - steps, self._ready - begin - (self._pause - pause)
+    return steps * self._examples / max(1e-9, seconds) if steps else 0.0
 
   @property
   def wait_share(self) -> float:

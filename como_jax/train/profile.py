@@ -64,9 +64,14 @@ class Profile:
       self._say(f"profile: it cannot be written into {self._folder} and is left out: {error}")
       return
     self._say(
-      f"profile: written into {self._folder / 'plugins' / 'profile'}; to look at it: pip install "
-      f"tensorboard xprof; tensorboard --logdir {self._folder}"
+      f"profile: written into {self._newest()}; to look at it: pip install tensorboard xprof; "
+      f"tensorboard --logdir {self._folder}"
     )
+
+  def _newest(self) -> pathlib.Path:
+    """Folder of the profile, named by its time."""
+    folder = self._folder / "plugins" / "profile"
+    return max(folder.glob("*/"), default=folder, key=lambda path: path.stat().st_mtime)
 
   def close(self) -> None:
     """Writes a profile whose last step did not come, and says where none was begun."""

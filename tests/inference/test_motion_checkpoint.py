@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from como_jax.inference import fingerprints, motion_checkpoint
-from como_jax.train import checkpoint
+from como_jax.train import checkpoint, goodput, step_clock
 from tests.refusals import text_of
 
 
@@ -80,7 +80,9 @@ def test_what_the_training_has_logged(tmp_path, given):
     "".join(json.dumps(line) + "\n" for line in lines)
   )
   found = motion_checkpoint.training_log(str(tmp_path / given))
-  assert (found.name, found.speed) == ("run", {})
+  assert (found.name, found.speed, found.goodput) == ("run", {}, {})
   assert found.curves == {"loss": ([1], [2.0]), "validation/psnr": ([2], [20.0])}
   (tmp_path / "run" / "speed.json").write_text('{"steps": 5}')
   assert motion_checkpoint.training_log(str(tmp_path / given)).speed == {"steps": 5}
+  goodput.Ledger(tmp_path / "run", step_clock.StepClock(), step=3).end()
+  assert motion_checkpoint.training_log(str(tmp_path / given)).goodput["attempts"]

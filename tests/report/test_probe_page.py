@@ -7,6 +7,9 @@ import pytest
 
 from como_jax.evaluate import probe_rows, probe_table, probe_targets
 from como_jax.report import probe_page
+from como_jax.train import goodput, step_clock
+
+SECONDS = {**dict.fromkeys((*step_clock.WINDOW, "restoring"), 0.0), "starting": 8.0, "wall": 9.0}
 
 
 def test_the_table_on_the_terminal():
@@ -133,7 +136,12 @@ def page_of(probes=None, matrix=None, targets=()):
     (np.arange(6.0).reshape(3, 2), np.array([0.75, 0.25])),
     ("OWN", "OTHER"),
     split="SPLIT",
-    training=SimpleNamespace(name="run", curves="CURVES", speed={"steps": 5}),
+    training=SimpleNamespace(
+      name="run",
+      curves={"loss": "CURVE", "mfu": "MFU", "time/device": "T", "hbm_peak_gib": "H"},
+      speed={"steps": 5},
+      goodput={},
+    ),
     run_config={"a": 1},
   )
 
@@ -149,7 +157,8 @@ def test_everything_that_the_page_shows_of_a_model():
   found = page_of({"action": result}, matrix, targets_of()[:1])
   assert (found.title, found.metrics) == ("Motion model: run", {"row": 1})
   assert found.metric_notes == ["SPLIT", "n"]
-  assert (found.curves, found.time) == ("CURVES", {"training, steps": 5})
+  assert found.curves == {"loss": "CURVE", "mfu": "MFU"}, "no panel for every section of the time"
+  assert (found.time, found.goodput) == ({"training, steps": 5}, None)
   assert (found.reconstruction, found.transfer, found.config) == ("OWN", "OTHER", {"a": 1})
   assert found.s_pcfc == {"trained": "trained", "untrained": "untrained"}
   assert list(found.probes) == ["action: x", "action: y"]
@@ -172,3 +181,11 @@ def test_the_page_of_a_model_without_probes():
 def test_files_that_were_left_out():
   manifests = [{"quarantine": [f"{name} q"], "skipped": [f"{name} s"]} for name in ("one", "two")]
   assert probe_page.left_out(manifests) == ["one q", "one s", "two q", "two s"]
+
+
+def test_the_time_of_the_training_is_shown_where_there_is_a_ledger():
+  summary = goodput.summarize([{"event": "start", "step": 3, "began": 0.0, "seconds": SECONDS}], [])
+  found = probe_page.goodput(summary)
+  assert (found.wall, found.seconds["starting"], found.unaccounted) == (9.0, 8.0, 1.0)
+  assert found.redone_steps == 0 and found.attempts[0]["to_step"] == 3
+  assert probe_page.goodput({}) is None

@@ -45,6 +45,16 @@ def full_report():
       20,
       {"reach, success": frames(4), "push, failure": frames(5)},
     ),
+    goodput=report.Goodput(
+      100.0,
+      {"productive": 61.5, "restarting": 30.0, "lost": 8.0},
+      0.5,
+      7,
+      [
+        {"began": "2026-11-02 03:04:05", "from_step": 0, "to_step": 12_345, "seconds": 50.0},
+        {"began": "2026-11-02 04:04:05", "from_step": 5, "to_step": 20, "seconds": 50.0},
+      ],
+    ),
     config={"model": {"kind": "motion"}, "path": "<script>alert('x')</script>"},
     versions={"jax": "0.10"},
     hardware={"devices": "1 cpu"},
@@ -69,6 +79,7 @@ SECTIONS = {
   "notes": "notes",
   "quarantine": "quarantine",
   "commands": "commands",
+  "goodput": "goodput",
   "run": "time",
   "config": "config",
 }

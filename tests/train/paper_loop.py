@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.train import loop, metrics_reader
+from como_jax.train import loop, metrics_reader, observed, step_clock
 
 
 class Log:
@@ -63,6 +63,16 @@ class Checkpointer:
     return {5: 3}.get(step)
 
 
+class Watcher:
+  """The devices have done a step when it has been dispatched."""
+
+  def __init__(self, clock):
+    self._clock = clock
+
+  def watch(self, step, results):
+    step.end = self._clock()
+
+
 class Value(float):
   """A metric on a device that may not be done."""
 
@@ -95,6 +105,9 @@ def _played(monkeypatch):
     on_step=None,
     profile=None,
     watchdog=None,
+    profile_now=None,
+    utilization=None,
+    ledger=None,
   ):
     calls = [] if calls is None else calls
     clock[0] = 0.0
@@ -128,6 +141,8 @@ def _played(monkeypatch):
       }
 
     step.mesh = None
+    seen = observed.Observed(step_clock.StepClock(clock=times.monotonic, watcher=Watcher))
+    seen.utilization, seen.ledger = utilization or seen.utilization, ledger
     outcome = loop.TrainLoop(
       step,
       loop.Schedule(steps, log_every, checkpoint_every, evaluate_every),
@@ -137,6 +152,8 @@ def _played(monkeypatch):
       evaluate,
       on_step,
       profile(calls) if profile else None,
+      observed=seen,
+      profile_now=profile_now,
       **({"watchdog": watchdog(calls)} if watchdog else {}),
     ).run(types.SimpleNamespace(step=start), batches())
     return outcome, calls

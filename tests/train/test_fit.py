@@ -5,214 +5,12 @@ what is closed at the end.
 import dataclasses
 import types
 
-import numpy as np
 import pytest
 
-from como_jax import config as config_lib
 from como_jax import errors
-from como_jax.data import read_options
 from como_jax.train import fit as fit_lib
-from como_jax.train import job as job_lib
 from como_jax.train import loop, step
-
-
-class Batches:
-  """Batches that say where they start: x; the loss reads x and y of them."""
-
-  def __init__(self, start, close):
-    self._start, self.close = start, close
-
-  def __iter__(self):
-    return self
-
-  def __next__(self):
-    return {"x": self._start, "y": 2, "z": 3}
-
-
-@pytest.fixture(name="fit")
-def _fit(tmp_path, monkeypatch, capsys):
-  """`fit.fit` on paper: (function, what happened)."""
-  told = types.SimpleNamespace(
-    calls=[],
-    looped=[],
-    built=[],
-    states=[],
-    logs=[],
-    exported=[],
-    first=True,
-    processes=1,
-    enough="",
-    old_rate=None,
-    restored=None,
-    changed=[],
-    outcome=dict(stopped=False),
-    error=None,
-    lost=False,
-    validated=[2, 4],
-    alone=[],
-  )
-
-  def call(name, value=None):
-    return lambda *given, **more: told.calls.append(name) or (value() if callable(value) else value)
-
-  def noted(name, *keep):
-    return lambda *given, **more: told.calls.append((name, *[more.get(key) for key in keep]))
-
-  d = fit_lib.distributed
-  monkeypatch.setattr(d, "is_primary", lambda: told.first)
-  monkeypatch.setattr(
-    d,
-    "run_on_all_processes",
-    lambda function, *, first_alone=False: told.alone.append(first_alone) or function(),
-  )
-  monkeypatch.setattr(
-    d,
-    "assert_same_on_all",
-    lambda text, *, what: told.calls.append(
-      ("same", what, str(tmp_path / "run") in text, "resume" in text)
-    ),
-  )
-  monkeypatch.setattr(
-    d,
-    "gather",
-    lambda tree, *, keep: told.calls.append(("gather", tree, keep)) or {"a": np.ones(1)},
-  )
-  monkeypatch.setattr(d, "lost_process", lambda error: told.lost)
-  monkeypatch.setattr(fit_lib.reading, "cores", call("cores"))
-  for name in ("check", "join", "write_parameters"):
-    monkeypatch.setattr(fit_lib.rundir, name, call(f"rundir.{name}"))
-  monkeypatch.setattr(fit_lib.config_changes, "changes", call("changes"))
-  monkeypatch.setattr(fit_lib.rundir, "hardware", lambda: {"devices": "2 x chip"})
-  monkeypatch.setattr(
-    fit_lib.rundir, "open_run", noted("rundir.open_run", "resume", "overwrite", "files")
-  )
-  monkeypatch.setattr(fit_lib.log, "check_wandb", call("wandb"))
-  monkeypatch.setattr(fit_lib.resume, "done_already", call("done_already", lambda: told.enough))
-  monkeypatch.setattr(fit_lib.resume, "rate_before", call("rate_before", lambda: told.old_rate))
-  mesh = types.SimpleNamespace(shape={"data": 2, "fsdp": 1})
-  monkeypatch.setattr(
-    fit_lib.mesh_lib, "make", lambda **shape: told.calls.append(("mesh", shape["data"])) or mesh
-  )
-  monkeypatch.setattr(
-    fit_lib.mesh_lib,
-    "check_batch",
-    lambda given, size, *, accumulate: told.calls.append(
-      ("batch", given is mesh, size, accumulate)
-    ),
-  )
-  monkeypatch.setattr(fit_lib.data_identity, "record", call("record", ["DATA"]))
-  monkeypatch.setattr(
-    fit_lib.data_identity,
-    "check",
-    lambda workdir, data, *, accept: told.calls.append(("data", data, accept)) or told.changed,
-  )
-  monkeypatch.setattr(fit_lib.data_identity, "text", lambda data: f"text of {data}")
-  monkeypatch.setattr(
-    fit_lib.optimizer,
-    "from_section",
-    lambda section: told.calls.append(("optimizer", section.steps)) or ("TX", lambda step: 0.5),
-  )
-
-  def state(step):
-    return types.SimpleNamespace(
-      step=step, params={"frozen": {"a": np.zeros(1000)}, "head": {"b": np.zeros(234)}}, ema=None
-    )
-
-  monkeypatch.setattr(
-    fit_lib.job,
-    "state_shapes",
-    lambda job, tx, **more: told.states.append((job, tx, more)) or "SHAPES",
-  )
-  monkeypatch.setattr(
-    fit_lib.job,
-    "initial_state",
-    lambda job, tx, **more: told.states.append((job, tx, more)) or state(0),
-  )
-  monkeypatch.setattr(
-    fit_lib.step,
-    "TrainStep",
-    lambda loss, tx, options, **more: told.built.append((loss, tx, options, more)) or "TRAIN_STEP",
-  )
-  monkeypatch.setattr(
-    fit_lib.job,
-    "check_memory",
-    lambda step, *given: told.calls.append(("memory", given[0], given[3] is mesh)),
-  )
-  checkpointer = types.SimpleNamespace(
-    close=call("checkpointer.close"),
-    restore=lambda now, given: told.calls.append("restore") or told.restored,
-  )
-  monkeypatch.setattr(
-    fit_lib.checkpointer_lib,
-    "Checkpointer",
-    lambda workdir, **more: told.calls.append(("checkpointer", *more.values())) or checkpointer,
-  )
-  writer = types.SimpleNamespace(
-    validated=told.validated, close=call("log.close"), say=lambda text: print(text)
-  )
-  monkeypatch.setattr(
-    fit_lib.log, "Log", lambda workdir, **more: told.logs.append((workdir, more)) or writer
-  )
-
-  def run(train_loop, now, batches):
-    told.looped.append((now, train_loop))
-    told.first_batch = next(batches)
-    if told.error:
-      raise told.error
-    return loop.TrainResult(
-      **{**dict(state=now, examples_per_s=1.0, wait_share=0.0), **told.outcome}
-    )
-
-  monkeypatch.setattr(fit_lib.loop.TrainLoop, "run", run)
-  monkeypatch.setattr(
-    fit_lib.export,
-    "export",
-    lambda *given, seconds, **more: told.exported.append((given, more, seconds)) or 0,
-  )
-  job = job_lib.TrainJob(
-    model=types.SimpleNamespace(frozen=("frozen/.*",)),
-    loss="LOSS",
-    weights="WEIGHTS",
-    examples_per_step=12,
-    unit="pairs",
-    batch={"x": 0, "y": 0},
-    read_options=read_options.ReadOptions(1, 2, 3, "CPU cores 4"),
-    data=["D"],
-    constants={"c": 1},
-    evaluate=lambda params: ("scores", params),
-    batches=lambda start: Batches(start, call("batches.close")),
-    files={"policy.json": "{}"},
-  )
-
-  def fit(*words, **train):
-    del told.calls[:]
-    config = config_lib.ConfigDict({"task": "toy", "seed": 7})
-    config.train = config_lib.train(
-      **{
-        **dict(
-          batch_size=16,
-          steps=9,
-          mesh__data=2,
-          accumulate=2,
-          ema=0.5,
-          keep_checkpoints=3,
-          log_every=4,
-          checkpoint_every=5,
-          evaluate_every=6,
-          tensorboard=False,
-        ),
-        **train,
-      }
-    )
-    command = config_lib.CommandLine(
-      config, "toy", tmp_path / "run", resume="--resume" in words, overwrite=False
-    )
-    code = fit_lib.fit(command, lambda: told.calls.append("make") or job)
-    return code, capsys.readouterr().out
-
-  fit.told, fit.job, fit.state, fit.mesh = told, job, state, mesh
-  return fit
-
+from tests.train.paper_fit import _fit as _fit  # a fixture
 
 FILES = {"policy.json": "{}", "data.json": "text of ['DATA']"}
 START = [("same", "the command line", True, True), "cores"]
@@ -224,7 +22,7 @@ def test_a_first_start(fit, tmp_path):
   told, run = fit.told, tmp_path / "run"
   assert code == 0 and said == (
     f"toy: 1,234 parameters, 234 trainable; devices 2 x chip, mesh {{'data': 2, 'fsdp': 1}}, "
-    f"processes 1; {fit.job.read_options}; step 0 of 9; {run}\n"
+    f"processes 1; {fit.job.read_options}; step 0 of 9; {run}\nledger: SUMMARY\n"
   )
   final = fit.state(0).params
   assert [one for one in told.calls if not (isinstance(one, tuple) and one[0] == "gather")] == [
@@ -236,9 +34,11 @@ def test_a_first_start(fit, tmp_path):
     ("rundir.open_run", False, False, FILES),
     ("checkpointer", 3, ("frozen/.*",)),
     "rundir.write_parameters",
+    ("ledger", "run", 0),
     "batches.close",
     "log.close",
     "checkpointer.close",
+    "ledger.end",
   ]
   assert told.alone == [False, False, False, True], (
     "process 0 opens the directory before the others look for it"
@@ -293,14 +93,11 @@ def test_a_resumed_run_goes_on_where_it_was(fit, monkeypatch):
     and "1,234 parameters, 1,234 trainable" in lines[1]
     and "; step 4 of 9; " in lines[1]
   )
-  assert (
-    lines[2]
-    == (
-      "resume: the learning rate of step 4 was 0.25 and is now 0.5 (train.steps and "
-      "train.optimizer decide the schedule)"
-    )
-    and len(lines) == 3
-  )
+  assert lines[2] == (
+    "resume: the learning rate of step 4 was 0.25 and is now 0.5 (train.steps and "
+    "train.optimizer decide the schedule)"
+  ) and lines[3:] == ["ledger: SUMMARY"]
+  assert ("ledger", "run", 4) in told.calls and told.looped[0][1].observed.ledger
   assert told.calls[2:10] == [
     "rundir.check",
     "wandb",
@@ -353,6 +150,7 @@ def test_the_other_processes_wait_and_write_nothing(fit, monkeypatch):
     and not any(one[0] == "rundir.open_run" for one in told.calls)
     and told.calls[-1][0] == "gather"
     and told.calls[-1][2] is False
+    and told.looped[0][1].observed.ledger is None
   )
   writer = told.looped[0][1].log
   assert writer.evaluated(4) and not writer.evaluated(3)
@@ -363,10 +161,11 @@ def test_a_run_without_an_evaluation_and_one_that_was_stopped(fit):
   object.__setattr__(fit.job, "evaluate", None)
   told.outcome = dict(stopped=True)
   assert fit()[0] == loop.EXIT_SIGNALED and told.looped[0][1].evaluate is None
-  assert not told.exported and told.calls[-3:] == [
+  assert not told.exported and told.calls[-4:] == [
     "batches.close",
     "log.close",
     "checkpointer.close",
+    "ledger.end",
   ]
 
 
@@ -375,7 +174,7 @@ def test_what_fails_is_closed_in_order_unless_another_process_is_gone(fit):
   told.error = errors.NonFiniteError("nan")
   with pytest.raises(errors.NonFiniteError):
     fit()
-  assert told.calls[-3:] == ["batches.close", "log.close", "checkpointer.close"]
+  assert told.calls[-4:] == ["batches.close", "log.close", "checkpointer.close", "ledger.end"]
   told.lost = True
   with pytest.raises(errors.NonFiniteError):
     fit()
@@ -383,7 +182,7 @@ def test_what_fails_is_closed_in_order_unless_another_process_is_gone(fit):
   told.error = KeyboardInterrupt()
   with pytest.raises(KeyboardInterrupt):
     fit()
-  assert told.calls[-1] == "checkpointer.close"
+  assert told.calls[-2:] == ["checkpointer.close", "ledger.end"]
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -398,3 +197,28 @@ def test_a_profile_is_recorded_by_process_0_alone_and_closed(fit, monkeypatch, t
   assert fit(profile_steps=(2, 4)) and asked[0][1] == dict(first=2, last=4, records=first)
   assert asked[0][0] == tmp_path / "run" / "tensorboard" and "profile.close" in fit.told.calls
   assert fit() and [one.profile for _, one in fit.told.looped] == [made, None]
+
+
+def test_what_is_not_known_of_the_devices_is_said_once(fit):
+  fit.told.remark = "no MFU"
+  code, said = fit()
+  assert code == 0 and said.splitlines()[1:] == ["no MFU", "ledger: SUMMARY"]
+  trace, devices, count = fit.told.used
+  assert (devices, count) == (["DEVICE"], 2)
+  fit_lib_step = types.SimpleNamespace(trace=lambda now, batch: (now.step, batch))
+  cell = dict(zip(trace.__code__.co_freevars, trace.__closure__, strict=True))
+  cell["train_step"].cell_contents = fit_lib_step
+  assert trace() == (0, "BATCH")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_profile_on_request_is_of_the_process_that_was_asked(fit, capsys, tmp_path, first):
+  fit.told.first = first
+  fit.told.validated = []
+  fit(tensorboard=False)
+  profile = fit.told.looped[0][1].profile_now(3, 12)
+  assert (profile.first, profile.last, profile._records) == (3, 12, True)
+  assert profile._folder == tmp_path / "run" / "tensorboard"
+  profile._say("a line")
+  said = capsys.readouterr()
+  assert (said.out, said.err) == (("a line\n", "") if first else ("", "process 0: a line\n"))

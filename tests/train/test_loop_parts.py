@@ -7,7 +7,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.train import loop
-from tests.train.paper_loop import Log, kinds
+from tests.train.paper_loop import AsyncAllGather, Log, kinds
 from tests.train.paper_loop import _played as _played  # a fixture
 
 
@@ -191,6 +191,141 @@ def test_a_profile_holds_whole_steps_and_its_time_is_not_that_of_training(played
     ("write", 6),
   ]
   assert outcome.examples_per_s == played(steps=6)[0].examples_per_s
+
+
+class Requested:
+  """A profile on request; starting and writing it takes 50 seconds each."""
+
+  def __init__(self, calls, clock, first, last):
+    self.first, self.last, self._calls, self._clock = first, last, calls, clock
+
+  def start(self):
+    self._calls.append(("profile", ("start", self.first)))
+    self._clock[0] += 50
+
+  def stop(self):
+    self._calls.append(("profile", ("stop", self.last)))
+    self._clock[0] += 50
+
+
+def requested(played, *, at, steps=8, log_every=2, shown=("draw", "profile"), **more):
+  """The order of steps and profiles of a run that is asked for one after some steps."""
+  calls = []
+
+  def ask(done):
+    if done in at:
+      signal.raise_signal(signal.SIGUSR2)
+
+  before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+  try:
+    outcome, _ = played(
+      steps=steps,
+      log_every=log_every,
+      calls=calls,
+      on_step=ask,
+      profile_now=lambda first, last: Requested(calls, played.clock, first, last),
+      **more,
+    )
+  finally:
+    signal.signal(signal.SIGUSR2, before)
+  return outcome, kinds(calls, *shown)
+
+
+def test_a_signal_asks_for_a_profile_of_one_window(played):
+  outcome, order = requested(played, at=(2, 3))
+  assert order == [
+    *[("draw", 0), ("draw", 1)],
+    ("profile", ("start", 3)),
+    *[("draw", 2), ("draw", 3)],
+    ("profile", ("stop", 4)),
+    # what was asked for meanwhile comes next
+    ("profile", ("start", 5)),
+    *[("draw", 4), ("draw", 5)],
+    ("profile", ("stop", 6)),
+    *[("draw", 6), ("draw", 7)],
+  ]
+  assert outcome.examples_per_s == played(steps=8, log_every=2)[0].examples_per_s
+  _, order = requested(played, at=(1,), steps=20, log_every=50)
+  assert [call for call in order if call[0] == "profile"] == [
+    ("profile", ("start", 2)),
+    ("profile", ("stop", 11)),
+  ]
+
+
+def test_a_profile_on_request_waits_for_that_of_the_config_and_ends_with_the_run(played):
+  _, order = requested(played, at=(2,), profile=lambda calls: Profile(calls, played.clock))
+  profiles = [call[1] for call in order if call[0] == "profile"]
+  assert profiles == ["start", "stop", ("start", 5), ("stop", 6)]
+  _, order = requested(played, at=(7,), steps=8, log_every=3)
+  assert order[-3:] == [("profile", ("start", 8)), ("draw", 7), ("profile", ("stop", 10))]
+
+
+def test_one_of_several_processes_records_without_waiting_for_its_steps(played):
+  shown = ("draw", "write", "profile")
+  _, order = requested(played, at=(2,), shown=shown, exchange=AsyncAllGather({}))
+  assert order[2:5] == [("profile", ("start", 3)), ("draw", 2), ("write", 2)]
+
+
+def test_each_second_is_one_section_s(played):
+  def slow(state):
+    played.clock[0] += 250.0
+    return {"score": 1.0}
+
+  _, calls = played(steps=4, log_every=4, evaluate=slow, evaluate_every=2, waits=2.0)
+  (line,) = [call[3] for call in calls if call[:3] == ("write", 4, "train")]
+  times = {name: value for name, value in line.items() if name.startswith("time/") and value}
+  assert times == {
+    "time/data_wait": 4.0,
+    "time/device": 2.0,
+    "time/evaluation": 250.0,
+    "time/window": 256.0,
+  }, "of the steps 3 and 4, as the first one ends when the second has been dispatched"
+
+
+class Ledger:
+  """Keeps what it is told."""
+
+  def __init__(self, calls):
+    self._calls = calls
+
+  def reached(self, step):
+    self._calls.append(("ledger", step))
+
+  def summary(self):
+    return {
+      "seconds": {"lost": 1.0},
+      "unaccounted": 0.5,
+      "wall": 9.0,
+      "goodput": 0.25,
+      "redone_steps": 3,
+    }
+
+
+def test_the_ledger_is_told_of_steps_that_are_logged_or_saved_and_of_pauses(played):
+  calls = []
+  played(
+    steps=6,
+    log_every=5,
+    checkpoint_every=2,
+    calls=calls,
+    evaluate=scores,
+    evaluate_every=3,
+    ledger=Ledger(calls),
+  )
+  assert [call[:2] for call in calls if call[0] in ("ledger", "save", "evaluate")] == [
+    ("ledger", 1),  # the first step has ended
+    *[("ledger", 2), ("save", 2), ("ledger", 2)],
+    ("ledger", 3),  # evaluated
+    *[("ledger", 4), ("save", 4), ("ledger", 4)],
+    ("ledger", 5),
+    ("ledger", 6),  # the last line of the log
+    *[("ledger", 6), ("save", 6), ("ledger", 6)],
+    ("ledger", 6),
+  ]
+  written = {"lost": 1.0, "unaccounted": 0.5, "wall": 9.0, "share": 0.25, "redone_steps": 3}
+  assert [call for call in calls if call[0] == "write" and call[2] == "goodput"] == [
+    ("write", step, "goodput", written) for step in (2, 4, 6)
+  ]
 
 
 class Watch:

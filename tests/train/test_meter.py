@@ -115,3 +115,24 @@ def test_what_to_do_about_slow_data():
     "or shrink the work of a sample: shards of a smaller image size (configs/ingest.py), fewer "
     "augmentations; prefetch is 3"
   )
+
+
+def test_a_window_is_as_fast_as_its_steps_were_ready_without_pauses(clock):
+  speed = meter.Meter(16)
+  assert speed.window() == 0.0
+  clock[0] += 50
+  speed.finished(148.0)
+  assert speed.window() == 0.0
+  for ready in (149.0, 150.0, 152.0):
+    clock[0] = ready + 3.0  # read late
+    speed.finished(ready)
+  assert speed.window() == 3 * 16 / 4.0
+  with speed.paused():
+    clock[0] += 100
+  clock[0] += 2
+  speed.finished(258.0)
+  assert speed.window() == 16 / 6.0, "106 s later, 100 of them paused"
+  clock[0] += 40
+  speed.finished()
+  assert speed.window() == 16 / (clock[0] - 258.0)
+  assert speed.rate == 5 * 16 / speed.seconds

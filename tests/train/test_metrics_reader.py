@@ -1,6 +1,7 @@
 """Metrics of finished steps: what is logged, what other processes tell, what is not finite."""
 
 import signal
+import types
 
 import pytest
 
@@ -11,16 +12,44 @@ from tests.train.paper_loop import _played as _played  # a fixture
 
 def test_what_is_logged(played):
   _, calls = played(steps=5, log_every=2, waits=1.0)
+
   # A second more is waited for each batch. The clock starts when the first step is read; the last
   # one is read at once.
+  def line(step, mean, share, data, device):
+    sections = dict.fromkeys(("host", "checkpoint", "evaluation", "logging", "unaccounted"), 0.0)
+    times = {"data_wait": data, "device": device, "window": data + device, **sections}
+    rates = {"pairs_per_s": 4.0, "pairs_per_s_mean": mean, "wait_share": share}
+    scalars = {"loss": 0.5, "rate": 2.0, **rates, **{f"time/{k}": v for k, v in times.items()}}
+    return ("write", step, "train", scalars)
+
   assert [call for call in calls if call[0] == "write"] == [
-    ("write", 2, "train", {"loss": 0.5, "rate": 2.0, "pairs_per_s": 4.0, "wait_share": 0.5}),
-    ("write", 4, "train", {"loss": 0.5, "rate": 2.0, "pairs_per_s": 4.0, "wait_share": 0.5}),
-    ("write", 5, "train", {"loss": 0.5, "rate": 2.0, "pairs_per_s": 16 / 3, "wait_share": 2 / 3}),
+    line(2, 4.0, 0.5, 1.0, 1.0),
+    line(4, 4.0, 0.5, 2.0, 2.0),
+    line(5, 16 / 3, 2 / 3, 0.0, 0.0),
   ]
   shown = [call for call in calls if call[0] == "progress"]
   assert shown[1] == ("progress", 2, {"loss": 0.5, "pairs/s": 4.0, "wait %": 50.0}, True)
   assert [call[3] for call in shown] == [False, True, False, True, True]
+
+
+def test_the_rate_is_that_of_the_window_and_what_is_not_known_is_left_out(played):
+  def slow(done):
+    played.clock[0] += 9.0 if done > 8 else 0.0
+
+  _, calls = played(steps=12, log_every=4, on_step=slow)
+  lines = [call[3] for call in calls if call[0] == "write"]
+  # 8 pairs a step of a second, then of ten
+  assert [line["pairs_per_s"] for line in lines] == [8.0, 8.0, 32 / 31]
+  assert [line["pairs_per_s_mean"] for line in lines] == [8.0, 8.0, 88 / 46]
+  _, calls = played(steps=1)
+  (only,) = [call[3] for call in calls if call[0] == "write"]
+  assert only["pairs_per_s"] == 0.0 and not any(name.startswith("time/") for name in only)
+
+
+def test_the_use_of_the_devices_is_logged(played):
+  used = types.SimpleNamespace(scalars=lambda steps_per_s: {"mfu": steps_per_s / 10})
+  _, calls = played(steps=4, log_every=2, utilization=used)
+  assert [call[3]["mfu"] for call in calls if call[0] == "write"] == [0.1, 0.1]
 
 
 def test_time_in_which_the_devices_work_is_no_waiting(played, monkeypatch):

@@ -49,7 +49,7 @@ def test_the_steps_are_in_the_file(tmp_path):
   ]
   assert sorted(dict(event.stats)["step_num"] for event in events) == [2, 3]
   assert said == [
-    f"profile: written into {tmp_path / 'plugins' / 'profile'}; to look at it: pip install "
+    f"profile: written into {file.parent}; to look at it: pip install "
     f"tensorboard xprof; tensorboard --logdir {tmp_path}"
   ]
 

@@ -5,11 +5,12 @@ import signal
 from como_jax.train import signals
 
 
-def test_outside_the_main_thread_the_caller_keeps_the_signals(monkeypatch):
-  def refused(*unused):
-    raise ValueError("signal only works in main thread of the main interpreter")
+def refuse(*unused):
+  raise ValueError("signal only works in main thread of the main interpreter")
 
-  monkeypatch.setattr(signals.signal, "signal", refused)
+
+def test_outside_the_main_thread_the_caller_keeps_the_signals(monkeypatch):
+  monkeypatch.setattr(signals.signal, "signal", refuse)
   with signals.Signals() as caught:
     assert caught.number == 0
 
@@ -21,7 +22,9 @@ def test_a_handler_that_python_did_not_set_is_given_back_as_the_default(monkeypa
   )
   with signals.Signals():
     del calls[:]
-  assert calls == [(signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.SIG_DFL)]
+  assert calls == [
+    (number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+  ]
 
 
 def test_the_first_signal_is_a_request_and_the_second_acts_as_usual(monkeypatch):
@@ -38,3 +41,24 @@ def test_the_first_signal_is_a_request_and_the_second_acts_as_usual(monkeypatch)
   finally:
     signal.signal(signal.SIGINT, before)
   assert signals.name(0) == ""
+
+
+def test_a_request_for_a_profile_stops_nothing_and_is_ignored_elsewhere():
+  before = signal.getsignal(signals.PROFILE)
+  try:
+    signals.ignore_profile()
+    signal.raise_signal(signals.PROFILE)
+    with signals.Signals() as caught:
+      for _ in range(2):
+        signal.raise_signal(signals.PROFILE)
+      assert caught.profile and not caught.number
+    with signals.Signals() as caught:
+      assert not caught.profile
+    assert signal.getsignal(signals.PROFILE) == signal.SIG_IGN
+  finally:
+    signal.signal(signals.PROFILE, before)
+
+
+def test_outside_the_main_thread_nothing_is_ignored(monkeypatch):
+  monkeypatch.setattr(signals.signal, "signal", refuse)
+  signals.ignore_profile()
