@@ -6,6 +6,8 @@ como-jax motion --config=FILE.py:VARIANT
     with another config of that task
 como-jax list
     the tasks, and the configs that ship with their variants
+como-jax cache list | size | limit [SIZE] | clear [PART]
+    the caches of this machine
 
 Without a word it is `python -m como_jax.main`. The words are in commands.py.
 """
@@ -24,6 +26,7 @@ HELP = """\
 como-jax TASK[:VARIANT] [--config.key=value ...] [--workdir=DIR] [--resume | --overwrite]
 como-jax TASK --config=FILE.py[:VARIANT] ...
 como-jax list
+como-jax cache list | size | limit [SIZE] | clear [PART]
 """
 
 # A worker process imports the script of its parent, and has its own name before that.
@@ -50,6 +53,11 @@ def main(argv: Sequence[str], *, program: Sequence[str] = main_lib.PROGRAM) -> i
       if words[1:]:
         raise errors.UserError(f"list takes no arguments, {words[1]!r} was given")
       print(listing())
+      return 0
+    if words and words[0] == "cache":
+      from como_jax.storage import cache_command
+
+      print(cache_command.run(words[1:]))
       return 0
     task, words = for_task(words)
   except errors.UserError as error:

@@ -35,10 +35,10 @@ COMMANDS = {
   "compile": Command(again="--overwrite"),
   "exam_set": Command(),
   "list": Command("own", says="the tasks, and the configs that ship with their variants"),
+  "cache": Command("own", says="the caches of this machine: list, size, limit, clear"),
   "inspect": Command("reserved", says="a look at data"),
   "doctor": Command("reserved", says="a check of the machine"),
   "verify": Command("reserved", says="a check of a folder's integrity"),
-  "cache": Command("reserved", says="a look at the cache"),
 }
 
 

@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from como_jax import errors
+from como_jax import errors, storage
 from como_jax.settings import limits, overrides, paths, sections, usage, values
 from como_jax.settings.sections import ConfigDict as ConfigDict
 from como_jax.settings.sections import arguments as arguments
@@ -50,6 +50,7 @@ class CommandLine:
   words: tuple[str, ...] = ()  # the arguments as given, to print them again
   # jax looks for the other processes of the run (parallel/startup.py)
   distributed: bool = False
+  address: str = ""  # of the run directory in a store, whose local copy `workdir` is; "" = none
   expect: str = ""  # the devices that JAX must find (parallel/devices.py); "" = any
 
 
@@ -94,13 +95,13 @@ def parse(argv: Sequence[str]) -> CommandLine:
   if on["resume"] and on["overwrite"]:
     raise errors.UserError("--resume and --overwrite exclude each other")
   name = path.stem + (f"-{arg}" if arg else "")
-  workdir = pathlib.Path(
-    paths.local("--workdir", flags.get("workdir") or str(pathlib.Path("runs") / name))
-  )
+  given = paths.checked("--workdir", flags.get("workdir") or str(pathlib.Path("runs") / name))
+  address = given.rstrip("/") if storage.is_remote(given) else ""
   return CommandLine(
     config=config,
     name=name,
-    workdir=workdir,
+    workdir=storage.run_folder(address) if address else pathlib.Path(given),
+    address=address,
     resume=on["resume"],
     overwrite=on["overwrite"],
     words=tuple(argv[1:]),

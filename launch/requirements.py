@@ -25,7 +25,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 PLATFORM = "x86_64-manylinux_2_31"  # the oldest that libtpu has a wheel for
 ACCELERATORS = {"cpu": (), "gpu-cuda12": ("gpu-cuda12",), "gpu-cuda13": ("gpu-cuda13",)}
 ACCELERATORS["tpu"] = ("tpu",)
-EXTRAS = ("sim", "libero", "pusht", "fetch", "report", "test", "dev")
+EXTRAS = ("sim", "libero", "pusht", "fetch", "s3", "gcs", "hf", "report", "test", "dev")
 MADE = "# Made from pyproject.toml and locks/ by launch/requirements.py: change those."
 
 

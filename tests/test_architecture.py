@@ -17,27 +17,29 @@ BASE = {"errors", "trees"}
 # package part -> parts it may import, and third-party modules it must not
 ARROWS = {
   "errors": set(),
+  "storage": {"errors"},
   "trees": {"errors"},
   "weights": BASE | {"settings"},
   "model_presets": {"errors"},
-  "settings": {"errors"},
-  "config": {"errors", "settings"},
+  "settings": {"errors", "storage"},
+  "config": {"errors", "settings", "storage"},
   "data": BASE | {"observations"},
   "models": BASE | {"model_presets"},
-  "objectives": {"errors"},
+  "objectives": {"errors", "storage"},
   "exam": {"errors"},
   "evaluate": {"errors", "exam"},
   "parallel": BASE,
-  "train": BASE | {"parallel", "weights", "config", "settings", "data", "models"},
+  "train": BASE | {"parallel", "weights", "config", "settings", "storage", "data", "models"},
   "sim": {"chunks", "errors", "observations"},
   "convert": BASE | {"weights"},
   "report": {"errors"},
-  "language": BASE | {"models", "weights", "convert"},
+  "language": BASE | {"models", "weights", "convert", "storage"},
   "serve": BASE | {"models", "data", "train", "language", "observations", "settings", "weights"},
   "inference": BASE
   | {"data", "models", "evaluate", "exam", "parallel", "train", "serve", "sim", "weights"},
   "assembly": BASE
   | {
+    "storage",
     "config",
     "data",
     "inference",
@@ -56,7 +58,7 @@ ARROWS = {
   "commands": set(),
   "stages": set(),
   "main": {"commands", "errors", "interrupt", "config", "parallel", "tasks"},
-  "cli": {"commands", "errors", "interrupt", "config", "main"},
+  "cli": {"commands", "errors", "interrupt", "config", "main", "storage"},
   "__main__": {"interrupt", "cli"},
   "interrupt": set(),
   "tasks": BASE

@@ -84,7 +84,7 @@ def test_a_word_and_flags_say_the_same(capsys, ran, words, name):
     ),
     (["motion:debug", "more"], "unexpected argument 'more'"),
   ]
-  + [([name], f"{name} (") for name in ("inspect", "doctor", "verify", "cache")]
+  + [([name], f"{name} (") for name in ("inspect", "doctor", "verify")]
   + [(["doctor"], "is not built yet: como-jax list shows what there is")],
 )
 def test_what_is_no_command_is_one_line(capsys, ran, words, says):
@@ -122,9 +122,9 @@ def test_the_installed_script_leaves_with_the_code(monkeypatch):
 
 def test_python_m_como_jax_is_the_same_command():
   done = subprocess.run(
-    [sys.executable, "-m", "como_jax", "cache"], cwd=program.ROOT, capture_output=True, text=True
+    [sys.executable, "-m", "como_jax", "verify"], cwd=program.ROOT, capture_output=True, text=True
   )
-  assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("error: cache (")
+  assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("error: verify (")
 
 
 def test_a_worker_of_the_installed_script_leaves_ctrl_c_to_its_parent(tmp_path):

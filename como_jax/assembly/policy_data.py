@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import jax
 
-from como_jax import language
+from como_jax import language, storage
 from como_jax.assembly import data_folders, motion_data
 from como_jax.data import (
   normalization,
@@ -111,6 +111,9 @@ def mixture_entries(config) -> list[PolicySet]:
   entries = mixtures.check(tuple(section.mixture) or (alone,), "config.data.mixture", task="policy")
   # all of them, before the first one is converted
   paths = [data_folders.resolve(entry["path"]) for entry in entries]
+  for entry in entries:
+    if entry.get("labels"):
+      entry["labels"] = str(storage.local_folder(entry["labels"]))
   sets = []
   for entry, path in zip(entries, paths, strict=True):
     folder = data_folders.to_shards(path, section)

@@ -14,7 +14,7 @@ import numpy as np
 import tokenizers
 import xxhash
 
-from como_jax import errors, trees, weights
+from como_jax import errors, storage, trees, weights
 from como_jax.convert import text as convert
 from como_jax.language import cache, encoder, hashing
 from como_jax.language.settings import DTYPES, Settings
@@ -30,7 +30,7 @@ _BUCKETS = (16, 32, 64, 128, 256)
 
 def build(settings: Settings, kind: str, *, on_disk: bool) -> encoder.Encoder:
   """Builds an encoder with frozen weights, from a folder or from the installed package."""
-  folder = pathlib.Path(settings.weights) if settings.weights else None
+  folder = storage.local_folder(settings.weights) if settings.weights else None
   if folder is None and settings.kind != "minilm":
     raise errors.UserError(
       f"language.kind {settings.kind!r} needs language.weights: a folder written by "

@@ -96,7 +96,7 @@ class Stack(nn.Module):
       if policy is None
       else nn.remat(self.block, prevent_cse=not stack.scan, policy=policy)
     )
-    fields = dict(stack=stack, **self.settings)
+    fields: dict[str, Any] = {"stack": stack, **self.settings}
     if padding:
       fields["num_tokens"] = num_tokens
     x = x.astype(stack.dtype)

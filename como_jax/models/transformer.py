@@ -160,6 +160,7 @@ class Attention(nn.Module):
         }
       else:
         cache = own
+    assert cache is not None  # given, or its own
     kernel = self.stack.attention_kernel
     y = attention.attend(
       query, cache["key"], cache["value"], mask, kernel=kernel, num_tokens=self.num_tokens

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from como_jax import errors
+from como_jax import errors, storage
 from como_jax.objectives import terms
 
 # Blocks of convolutions between poolings. The features after the last ReLU of each block are
@@ -58,6 +58,7 @@ def load(path: str) -> dict[str, np.ndarray]:
   """
   if not path:
     return {}
+  path = str(storage.local_copy(path))
   if not os.path.isfile(path):
     raise errors.UserError(
       f"objectives.perceptual.weights_path: no file {path!r} (VGG16 and LPIPS weights)"

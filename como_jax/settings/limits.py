@@ -113,7 +113,7 @@ def _checked(task: str, key: str, value: Any, shipped: Any) -> Any:
   if not expected.holds(value):
     raise errors.UserError(refusal(name, value, expected))
   if expected.path and value:
-    paths.local(name, value)
+    paths.checked(name, value)
   for pattern in (value or ()) if expected.pattern else ():
     _check_pattern(name, pattern)
   return value

@@ -1,6 +1,6 @@
 """Checks of names, of inputs that must exist, and of folders that must be writable.
 
-Nothing is read or written.
+Nothing is read or written; of an object store it is asked what there is.
 """
 
 import os
@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from como_jax import errors
+from como_jax import errors, storage
 
 
 def one_of(key: str, value: Any, valid: Iterable[str]) -> None:
@@ -39,6 +39,14 @@ def exists(name: str, path: str) -> None:
     errors.UserError: the path does not exist; names the nearest existing one.
   """
   if os.path.exists(path):
+    return
+  if storage.is_remote(path):
+    try:
+      there = storage.exists(path)
+    except errors.UserError as error:
+      raise errors.UserError(f"{name}: {error}") from error
+    if not there:
+      raise errors.UserError(f"{name}={path} does not exist")
     return
   folder = os.path.dirname(path.rstrip("/")) or "."
   names = os.listdir(folder) if os.path.isdir(folder) else []

@@ -12,7 +12,7 @@ from como_jax import config as config_lib
 from como_jax.assembly import config_checks
 from como_jax.parallel import devices, distributed
 from como_jax.settings import paths
-from como_jax.train import atomic, lock, memory
+from como_jax.train import atomic, lock, memory, store_run
 
 TASKS = commands.named("task")
 # tasks that several processes can run together
@@ -38,6 +38,11 @@ def run(command: config_lib.CommandLine) -> int:
       f"task {name!r} runs in one process, this is one of {jax.process_count()}: only "
       f"{', '.join(MULTI_PROCESS_TASKS)} run in several"
     )
+  if command.address and jax.distributed.is_initialized() and jax.process_count() > 1:
+    raise errors.SharedUserError(
+      f"--workdir={command.address}: a run of {jax.process_count()} processes needs a directory on "
+      "a shared file system"
+    )
   try:
     paths.local("COMO_JAX_CACHE", os.environ.get("COMO_JAX_CACHE", ""))
     config_checks.check(command.config)
@@ -60,6 +65,7 @@ def run(command: config_lib.CommandLine) -> int:
   interrupt.as_exception()
   advice = memory.ADVICE if "train" in command.config else memory.ADVICE_ELSE
   with (
+    store_run.opened(command.address, resume=command.resume),
     lock.owning(),
     distributed.peers(),
     memory.explained(advice),

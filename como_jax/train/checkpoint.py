@@ -13,12 +13,12 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from como_jax import errors, trees, weights
-from como_jax.train import frozen_weights, integrity
+from como_jax.train import checkpoint_store, frozen_weights, integrity
 
 # Orbax warns about optional files, and logs the exceptions that it raises
 absl_logging.set_verbosity(absl_logging.FATAL)
 
-FOLDER = "checkpoints"
+FOLDER = checkpoint_store.FOLDER
 WEIGHTS = "weights"
 
 
@@ -47,7 +47,7 @@ def find(path: str | pathlib.Path) -> WeightsLocation:
   Raises:
     errors.UserError: the path is neither of them, or contains no valid weights.
   """
-  path = pathlib.Path(path)
+  path = checkpoint_store.local(path, exported=WEIGHTS)
   if (path / weights.PARAMS).is_file():
     return _explicit(path)
   exported, config, folder = path / WEIGHTS, path / weights.CONFIG, path / FOLDER

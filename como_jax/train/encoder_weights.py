@@ -28,7 +28,7 @@ def load(path: str, *, model: Any) -> dict[str, Any]:
   """
   if not path:
     return {}
-  folder = BUNDLED if path == "bundled" else pathlib.Path(path)
+  folder = BUNDLED if path == "bundled" else path
   params, given = checkpoint.load(folder)
   if "encoder" not in params:
     raise errors.UserError(

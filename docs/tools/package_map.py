@@ -47,6 +47,7 @@ NOTES = {
   "quickstart": "stages and products",
   "observations": "names of observations",
   "stages": "resumable stages",
+  "storage": "files and objects",
   "errors": "one-line messages",
   "trees": "named pytrees",
 }

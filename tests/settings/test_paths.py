@@ -2,34 +2,29 @@
 
 import pytest
 
+from como_jax.settings import paths
 from tests.settings.words import parse, refused
 
-URLS = ["data.path", "data.cache", "encoder_weights", "objectives.perceptual.weights_path"]
+STORED = ["encoder_weights", "objectives.perceptual.weights_path"]
 
 
 @pytest.mark.parametrize(
   "variant, key",
   [
-    *[("motion:debug", key) for key in URLS],
-    ("policy:debug", "init"),
-    ("policy:debug", "data.labels"),
-    ("policy:debug", "language.weights"),
-    ("probe", "checkpoint"),
+    ("motion:debug", "data.path"),
+    ("motion:debug", "data.cache"),
     ("probe", "data.path"),
     ("probe", "data.cache"),
-    ("extract", "checkpoint"),
     ("extract", "lerobot"),
     ("ingest", "source.path"),
     ("ingest", "output"),
     ("collect", "output"),
-    ("serve", "checkpoint"),
-    ("rollout", "checkpoint"),
     ("quickstart", "source"),
     ("quickstart", "motion"),
     ("compile", "of"),
   ],
 )
-def test_urls_are_refused_wherever_a_path_is_expected(variant, key):
+def test_urls_are_refused_wherever_a_local_path_is_expected(variant, key):
   for url in (
     "gs://bucket/run",
     "https://huggingface.co/datasets/lerobot/pusht",
@@ -40,13 +35,39 @@ def test_urls_are_refused_wherever_a_path_is_expected(variant, key):
     assert line.startswith(f"config.{key}={url}: URLs are not supported"), line
 
 
+@pytest.mark.parametrize(
+  "variant, key",
+  [
+    *[("motion:debug", key) for key in STORED],
+    *[("policy:debug", key) for key in ("init", "data.labels", "language.weights")],
+    *[(task, "checkpoint") for task in ("probe", "extract", "serve", "rollout")],
+  ],
+)
+def test_addresses_of_stores_where_a_key_reads_them(variant, key):
+  assert key in paths.STORED
+  for url in ("s3://bucket/run", "gs://bucket/run", "hf://a/b/run"):
+    value = parse(f"--config={variant}", f"--config.{key}={url}")
+    for part in key.split("."):
+      value = value[part]
+    assert value == url
+  for url in ("https://huggingface.co/datasets/lerobot/pusht", "file:///home/me", "s4://b/k"):
+    line = refused(f"--config={variant}", f"--config.{key}={url}")
+    assert line.startswith(f"config.{key}: {url}: "), line
+
+
 def test_urls_elsewhere_on_the_command_line():
-  assert "--workdir=gs://bucket/run: URLs are not supported" in refused(
-    "--config=motion:debug", "--workdir=gs://bucket/run"
-  )
+  for url, says in {
+    "gcs://bucket/run": "no store for gcs://: did you mean 'gs'?",
+    "https://bucket/run": "no store for https://",
+    "hf://datasets/a/b": "can only be read",
+    "gs:/bucket/run": "begins with gs://, with two slashes",
+    "s3://": "no bucket, expected s3://BUCKET/KEY",
+  }.items():
+    line = refused("--config=motion:debug", f"--workdir={url}")
+    assert line.startswith(f"--workdir: {url}") and says in line
   assert "--config=gs://bucket/motion.py: URLs" in refused("--config=gs://bucket/motion.py")
-  assert "mixture[0]['labels']=gs://b/l: URLs" in refused(
-    "--config=policy:debug", "--config.data.mixture=({'path': 'a', 'labels': 'gs://b/l'},)"
+  assert "mixture[0]['labels']: gcs://b/l: no store for gcs://" in refused(
+    "--config=policy:debug", "--config.data.mixture=({'path': 'a', 'labels': 'gcs://b/l'},)"
   )
   assert parse("--config=serve", "--config.prompt=see http://a/b").prompt == "see http://a/b", (
     "a text is no path"

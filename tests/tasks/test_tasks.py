@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from como_jax import config as config_lib
-from como_jax import errors, tasks
+from como_jax import errors, storage, tasks
 from como_jax.train import lock, memory, rundir
 
 
@@ -130,3 +130,43 @@ def test_flags_count_as_parsed_and_ctrl_c_is_an_exception(run, monkeypatch):
   run()
   run()
   assert told == ["flags", "interrupt", "interrupt"]
+
+
+def in_store(task, address, **more):
+  return config_lib.CommandLine(
+    config_lib.ConfigDict({"task": "toy"}),
+    "toy",
+    storage.run_folder(address),
+    address=address,
+    **{"resume": False, "overwrite": False, **more},
+  )
+
+
+def test_a_run_directory_in_a_store(run, tmp_path, monkeypatch):
+  monkeypatch.setenv("COMO_JAX_CACHE", str(tmp_path))
+  address = "memory://tasks/run"
+
+  def task(command):
+    flags = {"resume": command.resume, "overwrite": command.overwrite}
+    rundir.open_run(command.workdir, command.config, **flags)
+    return 5
+
+  run()  # the toy task is there
+  monkeypatch.setattr(sys.modules["como_jax.tasks.toy"], "run", task)
+  assert tasks.run(in_store(task, address)) == 5
+  assert storage.listdir(address) == [".lock", "config.json", "versions.json"]
+  with pytest.raises(errors.UserError, match=f"--workdir {address} is not empty: give --resume"):
+    tasks.run(in_store(task, address))
+  assert tasks.run(in_store(task, address, resume=True)) == 5
+  with pytest.raises(errors.UserError, match="--resume: memory://tasks/none holds no run"):
+    tasks.run(in_store(task, "memory://tasks/none", resume=True))
+  assert not storage.exists("memory://tasks/none")
+
+
+def test_several_processes_need_a_shared_file_system(run, tmp_path, monkeypatch):
+  run()
+  monkeypatch.setattr(tasks.jax.distributed, "is_initialized", lambda: True)
+  monkeypatch.setattr(tasks.jax, "process_count", lambda: 2)
+  monkeypatch.setattr(tasks, "MULTI_PROCESS_TASKS", ("toy",))
+  with pytest.raises(errors.SharedUserError, match="a run of 2 processes needs a directory on a"):
+    tasks.run(in_store(None, "s3://bucket/run"))
