@@ -106,7 +106,7 @@ class _Describe:
 def draw(config, opened: OpenedWindows, *, jitter: bool, count: int) -> list[Sample]:
   """Lists the first samples of the training order."""
   with stream.infinite_batches(
-    [len(opened.windows)],
+    [np.array([len(opened.windows)])],
     [1.0],
     _Describe(opened, jitter),
     Batching(count, config.seed),

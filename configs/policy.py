@@ -72,6 +72,8 @@ def get_config(arg=None):
         # names of the camera slots; () = those of the first robot's entry, one for views "each"
         cameras=(),
         normalization="standard",  # or quantile
+        # of its rows: those of the examples, or "kept": those of whole data sets, made at ingest
+        statistics="examples",
         # Action dimensions that take two values: decoded as one of the two, and classified by
         # policy=gpt. ("auto",) = those that do in the data; () = none; or names or numbers of
         # actions, which are refused where they have more values.

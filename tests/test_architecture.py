@@ -23,7 +23,7 @@ ARROWS = {
   "model_presets": {"errors"},
   "settings": {"errors", "storage"},
   "config": {"errors", "settings", "storage"},
-  "data": BASE | {"observations"},
+  "data": BASE | {"observations", "storage"},
   "models": BASE | {"model_presets"},
   "objectives": {"errors", "storage"},
   "exam": {"errors"},

@@ -62,7 +62,9 @@ class PolicyData:
   def statistics(self) -> normalization.MixtureStatistics:
     """Statistics of the training examples, see `policy_statistics.statistics`."""
     return self.mixture.statistics(
-      reduce=self._settings.reduce, step_seconds=self._settings.step_seconds
+      reduce=self._settings.reduce,
+      step_seconds=self._settings.step_seconds,
+      kept=self._settings.statistics == "kept",
     )
 
   def choose_read_options(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> ReadOptions:

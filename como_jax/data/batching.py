@@ -50,12 +50,15 @@ class Batching:
     seed: of order and augmentation.
     start_step: number of batches already used.
     process: which part of each batch.
+    shuffle_shards: shards whose samples are shuffled together, see `block_order`; 0 = all samples
+      of a data set.
   """
 
   batch_size: int
   seed: int = 0
   start_step: int = 0
   process: ProcessSlice = ProcessSlice()
+  shuffle_shards: int = 0
 
   @property
   def local_rows(self) -> int:

@@ -24,7 +24,7 @@ def mark(output: str, files: list[dict], rows: list[dict]) -> list[dict[str, str
   Returns:
     {"name", "note"}: an episode, and the part of the earlier episode that it repeats.
   """
-  opened = reader.ShardCache(output, files)  # limits the number of open files
+  opened = reader.ShardFiles(output, files)  # limits the number of open files
   names = {
     file["shard"]: [
       name for name in opened[file["shard"]].index if name.startswith("frame/picture_hash/")

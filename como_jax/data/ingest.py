@@ -158,7 +158,7 @@ def run(
       )
     sidecars |= _write_shards(source, output, settings, units, workers=workers, progress=progress)
     manifest = (
-      shards.read_manifest(output)
+      ingest_manifest.with_index(output)
       if not units and os.path.isfile(os.path.join(output, shards.MANIFEST))
       else ingest_manifest.write(
         output, settings, source, [sidecars[shard] for shard in sorted(sidecars)]

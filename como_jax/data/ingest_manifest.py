@@ -10,7 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from como_jax import errors
-from como_jax.data import duplicate_clips, shard_file, shard_writer, shards, sources, summaries
+from como_jax.data import (
+  duplicate_clips,
+  frame_index,
+  index_writer,
+  shard_file,
+  shard_writer,
+  shards,
+  sources,
+  summaries,
+)
 from como_jax.data.ingest_settings import Settings
 
 QUARANTINE = "quarantine.json"
@@ -77,7 +86,20 @@ def write(
     "skipped": source.skipped,
     "notes": notes,
   }
+  index_writer.write(output, files)
   shard_writer.write_json(os.path.join(output, shards.MANIFEST), manifest)
+  return manifest
+
+
+def with_index(output: str) -> dict[str, Any]:
+  """The manifest of a finished folder; its index of frames is made where there is none."""
+  manifest = shards.read_manifest(output)
+  try:
+    if frame_index.open_index(output, manifest["shards"]) is not None:
+      return manifest
+  except errors.UserError:
+    pass  # it is made again
+  index_writer.write(output, manifest["shards"])
   return manifest
 
 

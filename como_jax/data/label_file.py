@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import labels, shard_file, shard_writer, shards, statistics
+from como_jax.data import index_writer, labels, shard_file, shard_writer, shards, statistics
 
 _COUNTS = ("frames", "valid", "left_out", "at_end", "unreadable")
 
@@ -136,6 +136,7 @@ def write_manifest(
   shutil.copyfile(os.path.join(data_shards, shards.RECORDS), f"{records}.tmp")
   os.replace(f"{records}.tmp", records)
   keys = ("shard", "file", "xxh64", "index_offset", "index_size", "index_xxh64", "clips", "frames")
+  entries = [{key: sidecar[key] for key in keys} for sidecar in sidecars]
   manifest = {
     "kind": labels.KIND,
     "version": labels.VERSION,
@@ -147,12 +148,13 @@ def write_manifest(
     },
     "statistics": z_statistics.to_json(),
     "records_xxh64": shards.file_hash(records),
-    "shards": [{key: sidecar[key] for key in keys} for sidecar in sidecars],
+    "shards": entries,
     **{key: sum(sidecar[key] for sidecar in sidecars) for key in _COUNTS},
     "damaged": [
       {"shard": sidecar["shard"], **entry} for sidecar in sidecars for entry in sidecar["damaged"]
     ],
   }
+  index_writer.write(folder, entries, own_numbers=False)
   manifest["checksum"] = labels.checksum(json.loads(json.dumps(manifest)))
   shard_writer.write_json(os.path.join(folder, labels.MANIFEST), manifest)
   return manifest

@@ -37,7 +37,7 @@ import numpy as np
 import xxhash
 
 from como_jax import errors
-from como_jax.data import reader, shard_file, shard_writer, shards, sources, statistics, video
+from como_jax.data import reader, shard_writer, shards, sources, statistics, video
 
 MANIFEST = "labels.json"
 KIND = "como_jax labels"
@@ -127,7 +127,8 @@ class Labels:
       self.size = int(self.manifest["size"])
       self.cameras = tuple(self.manifest["cameras"])
       self.statistics = statistics.Statistics.from_json(self.manifest["statistics"])
-      self._files = reader.ShardCache(path, self.manifest["shards"])
+      self._files = reader.ShardFiles(path, self.manifest["shards"])  # with facts of whole clips
+      self._rows_of = reader.open_shards(path, self.manifest)
     except (KeyError, TypeError, ValueError) as error:
       raise errors.UserError(
         f"{os.path.join(path, MANIFEST)} is not the description of a label set ({error!r})"
@@ -162,7 +163,7 @@ class Labels:
 
     Raises `video.UnreadableError` naming file and clip.
     """
-    file, motions = self._files[shard], {}
+    file, motions = self._rows_of[shard], {}
     for camera in cameras or self.cameras:
       z = file.array(int(clip), f"z/{camera}")
       if z is not None:
@@ -181,7 +182,36 @@ class Labels:
 
   def z(self, shard: int, clip: int, camera: str) -> np.ndarray:
     """float32 [T, Z] of a clip: the `z` of its `Motion`. Raises `video.UnreadableError`."""
-    return required(self._files[shard], clip, f"z/{camera}")
+    return required(self._rows_of[shard], clip, f"z/{camera}")
+
+  def length(self, shard: int, clip: int) -> int:
+    """T, number of frames of a clip. Raises `video.UnreadableError`."""
+    return self._rows_of[shard].length(int(clip))
+
+  def frames(
+    self, shard: int, clip: int, camera: str, numbers: Sequence[int]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of n frames of a clip; only the rows from the first to the last one are read.
+
+    Args:
+      shard: number of the shard.
+      clip: number of the clip.
+      camera: a labeled camera.
+      numbers: of the frames within the clip, [n].
+
+    Returns:
+      (z float32 [n, Z], valid bool [n]).
+
+    Raises:
+      video.UnreadableError: they are damaged, or the clip has none. The message names the file.
+    """
+    file, first = self._rows_of[shard], min(numbers)
+    z, valid = (
+      _found(file, clip, name, file.array_rows(int(clip), name, first, max(numbers) + 1))
+      for name in (f"z/{camera}", f"valid/{camera}")
+    )
+    at = np.asarray(numbers, np.int64) - first
+    return z[at], valid[at].astype(bool)
 
   def moments(self, shard: int, clip: int, camera: str) -> np.ndarray | None:
     """`statistics.moments` of the valid z of a clip, None when the file does not have them.
@@ -235,9 +265,12 @@ class Labels:
     )
 
 
-def required(file: shard_file.ShardFile, clip: int, name: str) -> np.ndarray:
+def required(file: reader.Shard, clip: int, name: str) -> np.ndarray:
   """An array of a clip. Raises `video.UnreadableError` when the clip does not have it."""
-  array = file.array(clip, name)
+  return _found(file, clip, name, file.array(clip, name))
+
+
+def _found(file: reader.Shard, clip: int, name: str, array: np.ndarray | None) -> np.ndarray:
   if array is None:
     raise video.UnreadableError(f"{file.path} clip {clip} has no array {name!r}")
   return array

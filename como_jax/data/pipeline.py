@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from como_jax import data, errors
-from como_jax.data import index, reader, shards, stream, times, transforms
+from como_jax.data import block_order, index, reader, shards, stream, times, transforms
 from como_jax.data.batching import Batching, Split
 from como_jax.data.read_options import ReadOptions
 from como_jax.data.times import FrameTimes
@@ -263,6 +263,6 @@ def batches(
     tuple(layout.augment),
     layout.image_size,
   )
-  sizes = [len(opened.windows) for opened in sets]
+  ends = [block_order.shard_ends(opened.windows) for opened in sets]
   weights = [opened.dataset.weight for opened in sets]
-  return stream.infinite_batches(sizes, weights, load, batching, read_options)
+  return stream.infinite_batches(ends, weights, load, batching, read_options)

@@ -156,20 +156,20 @@ def _latents(
   for row in dict.fromkeys(row for row, _ in locations):
     steps = [j for j in range(motion_horizon) if locations[j][0] == row]
     try:
-      values, readable, _ = motions.clip(*segments.clip_location(row), (camera,))[camera]
+      location = segments.clip_location(row)
+      if motions.length(*location) != segments.table.length[row]:
+        raise errors.UserError(
+          f"{opened.label}: the labels of clip {location[1]} of shard {location[0]} are of another "
+          "length than the clip"
+        )
+      z[steps], readable = motions.frames(*location, camera, [locations[j][1] for j in steps])
     except video.UnreadableError as error:
       warnings.warn(
         f"{opened.label}: labels that cannot be read are not used: {error}", stacklevel=2
       )
       valid[steps] = False
       continue
-    if len(values) != segments.table.length[row]:
-      raise errors.UserError(
-        f"{opened.label}: the labels of clip {segments.clip_location(row)[1]} of shard "
-        f"{segments.clip_location(row)[0]} are of another length than the clip"
-      )
-    z[steps] = values[[locations[j][1] for j in steps]]
-    valid[steps] &= readable[[locations[j][1] for j in steps]]
+    valid[steps] &= readable
   return z, valid
 
 

@@ -96,12 +96,12 @@ class PolicyMixture:
     return sorted({text for opened in self.sets for text in opened.table.tasks} | {""})
 
   def statistics(
-    self, *, reduce: str = "mean", step_seconds: float = 0.0
+    self, *, reduce: str = "mean", step_seconds: float = 0.0, kept: bool = False
   ) -> normalization.MixtureStatistics:
     """Statistics of the training examples, see `policy_statistics.statistics`."""
     policy_statistics.check_sizes(self.sets)
     return policy_statistics.statistics(
-      self.split("train"), reduce=reduce, step_seconds=step_seconds
+      self.split("train"), reduce=reduce, step_seconds=step_seconds, kept=kept
     )
 
   def describe(self) -> list[str]:

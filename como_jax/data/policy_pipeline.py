@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import policy_examples, stream, transforms, video
+from como_jax.data import block_order, policy_examples, stream, transforms, video
 from como_jax.data.batching import Batching
 from como_jax.data.read_options import ReadOptions
 
@@ -77,9 +77,9 @@ def batches(
     if not len(opened.windows):
       raise errors.UserError(f"{opened.label} (train): no episode in this split")
   load = _LoadTraining(loader, (*augment, transforms.Resize(loader.layout.image_size)))
-  sizes = [len(opened.windows) for opened in loader.sets]
+  ends = [block_order.shard_ends(opened.windows) for opened in loader.sets]
   weights = [opened.entry.weight for opened in loader.sets]
-  return stream.infinite_batches(sizes, weights, load, batching, read_options)
+  return stream.infinite_batches(ends, weights, load, batching, read_options)
 
 
 @dataclasses.dataclass

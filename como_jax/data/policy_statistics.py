@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import normalization, policy_examples, policy_layout, video
+from como_jax.data import kept_statistics, normalization, policy_examples, policy_layout, video
 from como_jax.data.policy_sets import OpenedSet, SplitSet
 from como_jax.data.statistics import Accumulator, Statistics
 from como_jax.data.times import FrameTimes
@@ -38,7 +38,7 @@ def check_sizes(sets: Sequence[OpenedSet]) -> None:
 
 
 def statistics(
-  sets: Sequence[SplitSet], *, reduce: str, step_seconds: float
+  sets: Sequence[SplitSet], *, reduce: str, step_seconds: float, kept: bool = False
 ) -> normalization.MixtureStatistics:
   """Statistics of actions as reduced to policy steps, of states, and of latent motion.
 
@@ -49,24 +49,30 @@ def statistics(
     sets: training examples.
     reduce: how the actions of a step become one: "mean", "first" or "last".
     step_seconds: of an element of a chunk; 0 = one frame.
+    kept: use what ingest and labeling kept of whole data sets, where it says enough, see
+      `kept_statistics`.
 
   Raises:
     errors.UserError: an unknown reduction, or a robot without a readable record.
   """
   policy_layout.check_reduction(reduce)
+  known = kept_statistics.of_robots(sets, step_seconds) if kept else {}
+  latent = kept_statistics.of_latents(sets) if kept else None
   sums: dict[str, dict[str, Accumulator]] = {}
   for opened in sets:
-    if opened.robot:
+    if opened.robot and opened.robot not in known:
       parts = sums.setdefault(opened.robot, {key: Accumulator() for key in normalization.KEYS})
       _accumulate(opened, parts, reduce, step_seconds)
-  robots: dict[str, dict[str, Statistics]] = {}
+  robots: dict[str, dict[str, Statistics]] = dict(known)
   for robot, parts in sums.items():
     robots[robot] = {
       key: value for key, part in parts.items() if (value := part.finish()) is not None
     }
     if "action" not in robots[robot]:
       raise errors.UserError(f"robot {robot!r}: none of its records can be read")
-  return normalization.MixtureStatistics(robots, _latent_statistics(sets))
+  return normalization.MixtureStatistics(
+    robots, _latent_statistics(sets) if latent is None else latent
+  )
 
 
 def _latent_statistics(sets: Sequence[SplitSet]) -> Statistics | None:

@@ -7,38 +7,58 @@ import collections
 import functools
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
-from como_jax.data import frame_codec, shard_file, shards, video
+from como_jax.data import frame_codec, frame_index, shard_file, shards, video
 from como_jax.data.times import FrameTimes
 
 _OPEN_FILES = 256  # shards kept open in a process; the usual limit on open files is 1024
 _KNOWN_TIMES = 512  # segments with times that are not uniform; their times are cached
 
 
+Shard = shard_file.ShardFile | frame_index.IndexedShard
+
+
+def open_shards(path: str, manifest: Mapping[str, Any]) -> "ShardCache":
+  """The shards of a folder, by its index of all frames where it has one.
+
+  Raises `errors.UserError`: the index is damaged, of other shards or of another version.
+  """
+  return ShardCache(path, manifest["shards"], frame_index.open_index(path, manifest["shards"]))
+
+
 class ShardCache:
   """The open shards of a folder. May be pickled; safe to share between threads."""
 
-  def __init__(self, path: str, entries: Sequence[dict]):
+  def __init__(
+    self, path: str, entries: Sequence[dict], index: frame_index.FrameIndex | None = None
+  ):
     """Stores the list of shards; a shard is opened at its first use.
 
     Args:
       path: the folder.
       entries: of the shards in its manifest: shard, file, index_offset, index_size, index_xxh64.
+      index: of all frames; None = the shards are read by their own indexes.
     """
-    self.__setstate__((path, {int(entry["shard"]): entry for entry in entries}))
+    self.__setstate__((path, {int(entry["shard"]): entry for entry in entries}, index))
+
+  @property
+  def index(self) -> frame_index.FrameIndex | None:
+    """The index of all frames; None where the shards are read by their own indexes."""
+    return self._index
 
   def __getstate__(self):
-    return self._path, self._entries
+    return self._path, self._entries, self._index
 
   def __setstate__(self, state):
-    self._path, self._entries = state
-    self._files: collections.OrderedDict[int, shard_file.ShardFile] = collections.OrderedDict()
+    self._path, self._entries, self._index = state
+    self._files: collections.OrderedDict[int, Shard] = collections.OrderedDict()
     self._lock = threading.Lock()
 
-  def __getitem__(self, shard: int) -> shard_file.ShardFile:
+  def __getitem__(self, shard: int) -> Shard:
     """The shard of a number. Raises `video.UnreadableError` naming the file."""
     shard = int(shard)
     with self._lock:
@@ -48,12 +68,24 @@ class ShardCache:
     entry = self._entries.get(shard)
     if entry is None:
       raise video.UnreadableError(f"{self._path}: the manifest lists no {shards.shard_name(shard)}")
-    opened = shard_file.ShardFile(os.path.join(self._path, entry["file"]), entry)
+    file = os.path.join(self._path, entry["file"])
+    if self._index is not None:
+      opened = frame_index.IndexedShard(self._index, shard, file)
+    else:
+      opened = shard_file.ShardFile(file, entry)
     with self._lock:
       self._files[shard] = opened
       if len(self._files) > _OPEN_FILES:
         self._files.popitem(last=False)  # closed when no thread uses it anymore
     return opened
+
+
+class ShardFiles(ShardCache):
+  """Shards that are read by their own indexes, which hold the facts of whole clips."""
+
+  def __getitem__(self, shard: int) -> shard_file.ShardFile:
+    """The shard of a number. Raises `video.UnreadableError` naming the file."""
+    return cast(shard_file.ShardFile, super().__getitem__(shard))
 
 
 FrameNumbers = Sequence[int] | np.ndarray  # int [n]
@@ -74,7 +106,7 @@ class SegmentReader:
       path: folder of shards.
       segments: of its table.
     """
-    self.__setstate__((segments, ShardCache(path, shards.read_manifest(path)["shards"])))
+    self.__setstate__((segments, open_shards(path, shards.read_manifest(path))))
 
   def __getstate__(self):
     return self.segments, self.shards
@@ -195,8 +227,10 @@ class SegmentReader:
       if start >= last or stop <= first:
         continue
       shard, clip = self.segments.clip_location(row)
-      array = self.shards[shard].array(clip, name)
-      if array is None:
+      rows = self.shards[shard].array_rows(
+        clip, name, max(first - start, 0), min(last, stop) - start
+      )
+      if rows is None:
         return None
-      parts.append(array[max(first - start, 0) : last - start])
+      parts.append(rows)
     return np.concatenate(parts) if parts else None

@@ -13,7 +13,6 @@ Legend: C clips of a shard, F frames of all clips together, B blobs of a camera,
 
 import dataclasses
 import json
-import mmap
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -24,12 +23,11 @@ import safetensors.numpy
 import xxhash
 
 from como_jax import errors
-from como_jax.data import video
+from como_jax.data import columns, stored, video
 
 MAGIC = b"COMOSHRD"
 VERSION = 2
 CODECS = {"jpeg": 1, "h264": 10}  # codec -> frames per blob
-_TEXT = "como_jax"
 _HEAD = struct.Struct("<8sH6x")
 _TAIL = struct.Struct("<QQQ8s")  # offset of the index, its size, its xxh64, magic
 
@@ -133,7 +131,7 @@ class Writer:
         [clip.statistics[name] for clip in clips if name in clip.statistics], axis=1
       )
     # All metadata is one entry, because the library writes several entries in random order.
-    data = safetensors.numpy.save(index, {_TEXT: json.dumps(text, sort_keys=True)})
+    data = safetensors.numpy.save(index, {columns.TEXT: json.dumps(text, sort_keys=True)})
     offset = self._file.tell()
     offset += self._file.write(b"\0" * (-offset % 8))
     self._file.write(data)
@@ -199,7 +197,7 @@ class ShardFile:
     """
     self.path = path
     try:
-      self._file = open(path, "rb", buffering=0)  # noqa: SIM115  `close` closes it
+      self._file = stored.StoredFile(path)
       head = self._pread(0, _HEAD.size)
       magic, version = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0)
       if magic != MAGIC:
@@ -208,7 +206,7 @@ class ShardFile:
         raise errors.UserError(
           f"{path} has version {version}, this program reads version {VERSION}"
         )
-      size = os.fstat(self._file.fileno()).st_size
+      size = self._file.size
       if entry is None:
         offset, length, checksum, magic = _TAIL.unpack(self._pread(size - _TAIL.size, _TAIL.size))
         if magic != MAGIC:
@@ -223,12 +221,11 @@ class ShardFile:
         raise video.UnreadableError(
           f"{path} is cut short: {size} bytes, its index ends at {offset + length}"
         )
-      self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-      data = memoryview(self._map)[offset : offset + length]
+      data = self._file.view(offset, length)
       self.bytes_read = length
       if xxhash.xxh64_intdigest(data) != checksum:
         raise video.UnreadableError(f"{path}: the index is damaged (checksum differs)")
-      self.index, self.text = _parse(data)
+      self.index, _, self.text = columns.parse(data)
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
       if isinstance(error, errors.UserError):
         raise
@@ -284,7 +281,7 @@ class ShardFile:
     firsts = self._first_blob[self.codec(camera)]
     base, count = int(firsts[clip]), int(firsts[clip + 1] - firsts[clip])
     start, position, blobs = int(self.index[f"offset/{camera}"][clip]), 0, {}
-    for run in _runs(sorted(set(map(int, numbers)))):
+    for run in runs(sorted(set(map(int, numbers)))):
       if not 0 <= run[0] <= run[-1] < count:
         raise IndexError(f"blobs {run[0]} to {run[-1]} of a clip of {count}")
       start += int(sizes[base + position : base + run[0]].sum(dtype=np.int64))
@@ -323,6 +320,11 @@ class ShardFile:
       )
     return np.frombuffer(data, dtype).reshape(shape).copy()
 
+  def array_rows(self, clip: int, name: str, first: int, last: int) -> np.ndarray | None:
+    """Rows first to last (exclusive) of `array`; the whole array is read and verified."""
+    array = self.array(clip, name)
+    return None if array is None else array[first:last]
+
   def frame_fact(self, clip: int, name: str) -> np.ndarray:
     """A fact measured for each frame of a clip, [T, ...]."""
     return self.index[f"frame/{name}"][self._first_frame[clip] : self._first_frame[clip + 1]]
@@ -336,40 +338,17 @@ class ShardFile:
 
   def _pread(self, offset: int, size: int) -> bytes:
     try:
-      return os.pread(self._file.fileno(), size, max(0, offset))
+      return self._file.read(offset, size)
     except OSError as error:
       raise video.UnreadableError(f"{self.path}: {error}") from error
 
 
-def _runs(numbers: Sequence[int]) -> list[list[int]]:
+def runs(numbers: Sequence[int]) -> list[list[int]]:
   """Groups sorted numbers into runs of consecutive numbers."""
-  runs: list[list[int]] = []
+  found: list[list[int]] = []
   for number in numbers:
-    if runs and number == runs[-1][-1] + 1:
-      runs[-1].append(number)
+    if found and number == found[-1][-1] + 1:
+      found[-1].append(number)
     else:
-      runs.append([number])
-  return runs
-
-
-def _parse(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """(arrays as views, metadata) of a safetensors block, without the copy that its library makes."""
-  (size,) = struct.unpack_from("<Q", data)
-  header = json.loads(bytes(data[8 : 8 + size]))
-  text = json.loads(header.pop("__metadata__")[_TEXT])
-  dtypes = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "I64": "<i8",
-    "I32": "<i4",
-    "U64": "<u8",
-    "U32": "<u4",
-    "U8": "u1",
-    "BOOL": "?",
-  }
-  body = data[8 + size :]
-  arrays = {}
-  for name, spec in header.items():
-    start, end = spec["data_offsets"]
-    arrays[name] = np.frombuffer(body[start:end], dtypes[spec["dtype"]]).reshape(spec["shape"])
-  return arrays, text
+      found.append([number])
+  return found

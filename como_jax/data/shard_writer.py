@@ -16,7 +16,7 @@ import xxhash
 
 from como_jax import errors
 from como_jax.data import episode as episodes
-from como_jax.data import episode_encoder, shard_file, shards, sources, video
+from como_jax.data import episode_encoder, number_file, shard_file, shards, sources, video
 from como_jax.data.ingest_settings import Settings
 
 
@@ -103,6 +103,7 @@ class WriteShard:
         "xxh64": shards.file_hash(temporary),
         **index_facts,
       }
+      number_file.write(shard_file.ShardFile(temporary, index_facts), number_file.path_of(final))
       os.replace(temporary, final)
     write_json(sidecar_path(self.output, unit.shard), sidecar)
     return sidecar

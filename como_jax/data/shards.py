@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from como_jax import errors
-from como_jax.data import times
+from como_jax import errors, storage
+from como_jax.data import frame_index, times
 
 MANIFEST = "manifest.json"
 RECORDS = "records.parquet"
@@ -66,14 +66,13 @@ def read_manifest(path: str) -> dict:
     errors.UserError: it is missing, or of another kind or version.
   """
   file = os.path.join(path, MANIFEST)
-  if not os.path.isfile(file):
+  if not storage.exists(file):
     raise errors.UserError(
       f"{path} is not a finished folder of como_jax shards: {MANIFEST} is missing (run ingest "
       "first)"
     )
   try:
-    with open(file, encoding="utf-8") as stream:
-      manifest = json.load(stream)
+    manifest = json.loads(storage.read_text(file))
     kind, version = manifest["kind"], int(manifest["version"])
   except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise errors.UserError(f"{file} is not a manifest of como_jax shards ({error})") from error
@@ -100,15 +99,15 @@ def file_hash(path: str) -> str:
 
 
 def verify(path: str) -> list[str]:
-  """One line for each shard that is missing, or has another hash than in the manifest."""
-  problems = []
-  for shard in read_manifest(path)["shards"]:
+  """One line for each file that is missing or has changed since it was written."""
+  problems, entries = [], read_manifest(path)["shards"]
+  for shard in entries:
     file = os.path.join(path, shard["file"])
     if not os.path.isfile(file):
       problems.append(f"{file} is missing")
     elif file_hash(file) != shard["xxh64"]:
       problems.append(f"{file} has changed since it was written (xxh64 differs)")
-  return problems
+  return problems + frame_index.problems(path, entries)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +214,7 @@ def read_table(path: str, *, cameras: tuple[str, ...] | None = None) -> Table:
   cameras = tuple(read_manifest(path)["cameras"]) if cameras is None else cameras
   try:
     names = [name for name in SCHEMA.names if name != "seconds"]
+    file = os.fspath(storage.local_copy(file))
     parquet = pq.ParquetFile(file, read_dictionary=list(_TEXTS), page_checksum_verification=True)
     table = parquet.read(columns=names).unify_dictionaries().combine_chunks()
     columns, texts = {}, {}

@@ -255,6 +255,13 @@ def _two_valued(rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
     high: maximum, [D].
   """
   at_low, at_high = (rows - low <= noise(low)).mean(0), (high - rows <= noise(high)).mean(0)
+  return two_valued(at_low, at_high, low, high)
+
+
+def two_valued(
+  at_low: np.ndarray, at_high: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+  """Dimensions with two values, see `_two_valued`, by the shares of rows at each of them, [D]."""
   between = 1 - at_low - at_high
   moves = high - low > noise(np.maximum(np.abs(low), np.abs(high)))
   return moves & (between <= _MAX_BETWEEN) & (between <= np.minimum(at_low, at_high) + 1e-9)

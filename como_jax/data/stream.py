@@ -17,7 +17,7 @@ from absl import flags
 from grain import multiprocessing
 
 from como_jax import errors
-from como_jax.data import video
+from como_jax.data import block_order, video
 from como_jax.data.batching import Batching
 from como_jax.data.read_options import SHARED, ReadOptions
 
@@ -261,7 +261,7 @@ class Batches:
 
 
 def infinite_batches(
-  sizes: Sequence[int],
+  ends: Sequence[np.ndarray],
   weights: Sequence[float],
   load: Any,
   batching: Batching,
@@ -270,7 +270,7 @@ def infinite_batches(
   """Shuffle, repeat, mix, load, slice by process, batch.
 
   Args:
-    sizes: number of samples of each data set.
+    ends: of each data set, the running count of samples at the end of each shard.
     weights: share of each data set.
     load: ((data set, number of the sample in it), generator) -> sample; or an object whose `batch`
       makes a batch of a list of those.
@@ -278,10 +278,10 @@ def infinite_batches(
     read_options: processes and threads that load.
   """
   local = batching.local_rows
-  seeds = np.random.SeedSequence(batching.seed).generate_state(len(sizes) + 1, np.uint32)
+  seeds = np.random.SeedSequence(batching.seed).generate_state(len(ends) + 1, np.uint32)
   orders = [
-    grain.MapDataset.range(size).seed(int(seeds[i])).shuffle().repeat().map(_WithDatasetId(i))
-    for i, size in enumerate(sizes)
+    _order(of_set, int(seeds[i]), batching.shuffle_shards).map(_WithDatasetId(i))
+    for i, of_set in enumerate(ends)
   ]
   mixed = grain.MapDataset.mix(orders, list(weights)) if len(orders) > 1 else orders[0]
   batched = hasattr(load, "batch")
@@ -302,6 +302,13 @@ def infinite_batches(
     threads=read_options.threads,
     prefetch=read_options.prefetch,
   )
+
+
+def _order(ends: np.ndarray, seed: int, shuffle_shards: int) -> grain.MapDataset:
+  """The numbers of a data set's samples, shuffled without end."""
+  if not shuffle_shards:
+    return grain.MapDataset.range(int(ends[-1])).seed(seed).shuffle().repeat()
+  return grain.MapDataset.range(_ENDLESS).map(block_order.BlockOrder(ends, shuffle_shards, seed))
 
 
 def sequential_batches(

@@ -155,6 +155,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   ("*.resize", RESIZE),
   ("data.offset_seconds offset_seconds", POSITIVE),
   ("data.validation_fraction", FRACTION),
+  ("data.shuffle_shards", whole(0)),
   ("data.workers data.threads data.prefetch ingest:workers", whole(0, also=-1)),
   ("data.augment.shift.fraction data.augment.flip.probability", SHARE),
   ("data.augment.color.[bcs]*", number(0)),
@@ -230,6 +231,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
   ("model.gpt.gripper.*", Rule(int, minimum=0, several=True)),
   # Policies, probes, labels, rollouts, serving.
   ("policy.reduce", choice("mean", "first", "last")),
+  ("policy.statistics", choice("examples", "kept")),
   ("policy.normalization", choice("standard", "quantile")),
   ("guidance_scale policy.guidance_scale", number(0)),
   ("step_seconds policy.step_seconds", number(0)),

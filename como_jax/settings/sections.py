@@ -87,6 +87,8 @@ def data(**changes: Any) -> ConfigDict:
       filters=filters(),  # what is looked for in raw data, and left out
       frames=2,  # K frames a sample at the offset: K-1 pairs for K encoder passes
       validation_fraction=0.1,
+      # shards whose samples are shuffled together (data/block_order.py); 0 = all at once
+      shuffle_shards=0,
       cache="",  # "" = ~/.cache/como_jax/shards
       # processes that load; 0 = threads of this one; -1 = by cores, accelerators and codec
       # (data/read_options.py): 0 on a CPU

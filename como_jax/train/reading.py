@@ -26,7 +26,8 @@ def local_rows(batch_size: int) -> int:
 def batching(config: Any, step: int = 0) -> Batching:
   """This process's part of the training batches of a config, from a step on."""
   process = ProcessSlice(jax.process_index(), jax.process_count())
-  return Batching(config.train.batch_size, config.seed, step, process)
+  shards_together = config.data.shuffle_shards
+  return Batching(config.train.batch_size, config.seed, step, process, shards_together)
 
 
 def choose(

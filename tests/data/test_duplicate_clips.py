@@ -25,7 +25,7 @@ def test_clips_of_which_half_is_known(monkeypatch):
   opened = {0: Opened(facts), 1: Opened({}, index=())}
   monkeypatch.setattr(
     duplicate_clips.reader,
-    "ShardCache",
+    "ShardFiles",
     lambda output, files: asked.append((output, files)) or opened,
   )
 

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import label_file, labels, sequences, shards, sources, statistics, video
+from como_jax.data import (
+  label_file,
+  labels,
+  number_file,
+  sequences,
+  shards,
+  sources,
+  statistics,
+  stored,
+  video,
+)
 from tests.data import makers
 
 FACTS = {"model": "aaaa", "offset_seconds": 0.2}
@@ -142,6 +152,24 @@ def test_fingerprint_follows_the_labels_and_verify_sees_damage(data, tmp_path):
   (tmp_path / "a" / labels.file_name(1)).unlink()
   (tmp_path / "a" / shards.RECORDS).write_bytes(b"")
   assert len(labels.verify(one)) == 3
+
+
+def test_labels_of_frames_are_read_by_rows(data, tmp_path):
+  found = labels.Labels(write(data, tmp_path / "l"))
+  whole = found.clip(0, 1)["left"]
+  numbers = [len(whole.z) - 1, 2, 2]
+  with stored.counter() as asked:
+    z, valid = found.frames(0, 1, "left", numbers[1:])
+  np.testing.assert_array_equal(z, whole.z[[2, 2]])
+  np.testing.assert_array_equal(valid, whole.valid[[2, 2]])
+  # a block of rows each, and its checksum
+  rows = min(len(whole.z), number_file.BLOCK)
+  assert asked.bytes == rows * (4 * found.size + 1) + 2 * 8
+  z, valid = found.frames(0, 1, "left", numbers)
+  np.testing.assert_array_equal(z, whole.z[numbers])
+  assert found.length(0, 1) == len(whole.z) and valid.tolist() == whole.valid[numbers].tolist()
+  with pytest.raises(video.UnreadableError, match=r"clip 1 has no array 'z/nothing'$"):
+    found.frames(0, 1, "nothing", [0])
 
 
 def test_a_flipped_bit_is_noticed_when_it_is_read(data, tmp_path):

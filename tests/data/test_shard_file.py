@@ -225,5 +225,5 @@ def test_a_small_shard(tmp_path):
     with pytest.raises(IndexError, match="of a clip of 2$"):
       found.blobs(0, "a", numbers)
   assert (
-    shard_file._runs([1, 2, 4, 5, 6, 9]) == [[1, 2], [4, 5, 6], [9]] and shard_file._runs([]) == []
+    shard_file.runs([1, 2, 4, 5, 6, 9]) == [[1, 2], [4, 5, 6], [9]] and shard_file.runs([]) == []
   )

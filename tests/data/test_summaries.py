@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from como_jax.data import summaries
+from como_jax import errors
+from como_jax.data import statistics, summaries
 
 
 def test_merged_summaries_are_those_of_all_rows():
@@ -66,3 +67,27 @@ def test_summaries_by_hand():
   assert (merged.mean[0], merged.min[0], merged.max[0]) == pytest.approx(
     (0.25 * 0.5 + 0.75 * 10.5, 0, 11)
   )
+
+
+def test_sketches_of_shards_merge_as_their_rows():
+  rng = np.random.default_rng(1)
+  gripper = np.repeat([0.0, 1.0, 0.0, 1.0], [300, 200, 250, 250])
+  resting = np.where(np.arange(1000) < 700, 0.0, rng.normal(size=1000))
+  stairs = np.repeat(np.arange(5.0), [250, 150, 250, 250, 100])  # one value in each part
+  rows = np.stack([rng.normal(size=1000), gripper, resting, np.full(1000, 2.5), stairs], 1)
+  accumulator = statistics.Accumulator()
+  accumulator.add(rows)
+  want = accumulator.finish()
+  # in some parts the gripper has only one of its values
+  parts = np.split(rows, [250, 400, 650, 900])
+  found = summaries.merge_sketches(np.stack([summaries.sketch(part) for part in parts]))
+  assert summaries.sketch(rows).shape == (summaries.SKETCH, 5)
+  assert found.count == 1000 and found.binary.tolist() == want.binary.tolist()
+  assert found.binary.tolist() == [False, True, False, False, False]
+  for name in ("mean", "std", "min", "max"):
+    np.testing.assert_allclose(getattr(found, name), getattr(want, name), rtol=1e-9, atol=1e-12)
+  for level, value in ((0.01, found.q01), (0.99, found.q99)):
+    assert abs((rows[:, 0] <= value[0]).mean() - level) < 0.01
+  rows[3, 0] = np.inf
+  with pytest.raises(errors.UserError, match="^statistics: the array holds values that are not"):
+    summaries.merge_sketches(summaries.sketch(rows)[None])

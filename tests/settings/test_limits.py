@@ -30,6 +30,7 @@ ZERO = {
   "data.workers",
   "data.threads",
   "data.prefetch",
+  "data.shuffle_shards",
   "data.validation_fraction",
   "data.augment.shift.fraction",
   "data.augment.flip.probability",
