@@ -19,7 +19,8 @@ Add --config.lerobot=DIR2 for a LeRobot v3 data set with the labels as columns
 latent_motion.<camera>, .valid and .difference. A LeRobot v3 source is copied (its videos are
 linked), anything else is written anew from the shards, one episode for each segment.
 
-Several processes share the shards (launch/local_processes.py, or --distributed). LABELS holds
+Several processes share the shards (launch/local_processes.py, or --distributed). With
+--config.shared=True any number of independent ones do, on any hosts that share LABELS. LABELS holds
 labels.json, records.parquet, a file and a sidecar for each shard, config.json and versions.json;
 only speed.json differs between two runs. como_jax/data/labels.py says how to read them.
 """
@@ -47,6 +48,12 @@ def get_config(arg=None):
       lerobot="",  # also write this LeRobot data set
       mesh=dict(data=-1, fsdp=1, tensor=1),  # of the devices of a process
       timeout=3_600.0,  # seconds without a new shard after which process 0 gives up the others
+      # whether other runs of this config, started before or after, share the shards by leases
+      shared=False,
+      # of those: another one takes a shard when its holder has been silent for so long
+      lease_seconds=60.0,
+      runner="",  # beam: Apache Beam instead of leases
+      runner_flags=(),  # of its pipeline, for example ("--runner=DirectRunner",)
       data=dict(
         path=placeholder(str),  # None: what the model was trained on
         cameras=(),  # () = every camera

@@ -23,7 +23,8 @@ ARROWS = {
   "model_presets": {"errors"},
   "settings": {"errors", "storage"},
   "config": {"errors", "settings", "storage"},
-  "data": BASE | {"observations", "storage"},
+  "units": {"errors", "storage"},
+  "data": BASE | {"observations", "storage", "units"},
   "models": BASE | {"model_presets"},
   "objectives": {"errors", "storage"},
   "exam": {"errors"},
@@ -36,7 +37,7 @@ ARROWS = {
   "language": BASE | {"models", "weights", "convert", "storage"},
   "serve": BASE | {"models", "data", "train", "language", "observations", "settings", "weights"},
   "inference": BASE
-  | {"data", "models", "evaluate", "exam", "parallel", "train", "serve", "sim", "weights"},
+  | {"data", "models", "evaluate", "exam", "parallel", "train", "serve", "sim", "units", "weights"},
   "assembly": BASE
   | {
     "storage",
@@ -72,6 +73,7 @@ ARROWS = {
     "settings",
     "interrupt",
     "data",
+    "units",
     "models",
     "objectives",
     "evaluate",

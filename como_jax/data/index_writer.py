@@ -12,7 +12,13 @@ from como_jax.data import columns, frame_index, number_file, shard_file, summari
 _LARGEST = 2**32 - 1  # bytes of the frames of one camera of a clip
 
 
-def write(folder: str, entries: Sequence[Mapping[str, Any]], *, own_numbers: bool = True) -> bool:
+def write(
+  folder: str,
+  entries: Sequence[Mapping[str, Any]],
+  *,
+  into: str | None = None,
+  own_numbers: bool = True,
+) -> bool:
   """Writes index.columns from the shards' own indexes, atomically; pictures are not read.
 
   Files of numbers that are missing are written from the shards.
@@ -20,6 +26,7 @@ def write(folder: str, entries: Sequence[Mapping[str, Any]], *, own_numbers: boo
   Args:
     folder: of the shards.
     entries: of its shards, see `shards.read_manifest`.
+    into: folder of the index; None = that of the shards.
     own_numbers: whether numbers have files of their own, which shards without frames do not need.
 
   Returns:
@@ -29,7 +36,8 @@ def write(folder: str, entries: Sequence[Mapping[str, Any]], *, own_numbers: boo
   Raises:
     errors.UserError: a clip is too large.
   """
-  path, shards = os.path.join(folder, frame_index.FILE), [dict(entry) for entry in entries]
+  path = os.path.join(into or folder, frame_index.FILE)
+  shards = [dict(entry) for entry in entries]
   lengths, widths = [], []
   text = {
     "version": str(frame_index.VERSION),

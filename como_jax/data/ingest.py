@@ -1,14 +1,15 @@
 """Converts any source into como_jax shards: parallel, resumable and deterministic.
 
-A unit of work is one shard: `episodes_per_shard` consecutive episodes of the source. The shard is
-written to a temporary file and renamed. Then a sidecar JSON file that describes it is written. A
-rerun skips units that have a sidecar. The bytes of the shards depend only on the source and the
-settings, not on the number of workers or on interruptions. Episodes that cannot be read are listed
-in a quarantine.
+A unit of work is one shard: `episodes_per_shard` consecutive episodes of the source. The shard and
+a sidecar JSON file that describes it are written into a staging folder and moved. A rerun skips
+units that have a sidecar. Several processes, on any number of hosts that share the output folder,
+take units by leases (`units.folder`); the last one writes the manifest. The bytes of the shards
+depend only on the source and the settings, not on the number of processes and workers or on
+interruptions. Episodes that cannot be read are listed in a quarantine.
 """
 
 import dataclasses
-import glob
+import itertools
 import json
 import os
 import sys
@@ -19,11 +20,24 @@ import tqdm
 import xxhash
 
 from como_jax import errors
-from como_jax.data import ingest_manifest, locks, read_options, shard_writer, shards, sources, video
+from como_jax.data import (
+  ingest_manifest,
+  ingest_share,
+  locks,
+  read_options,
+  shard_writer,
+  shards,
+  sources,
+  video,
+)
 from como_jax.data import workers as processes
 from como_jax.data.ingest_settings import Settings, StorageOptions
+from como_jax.data.sources import parts
+from como_jax.units import beam
+from como_jax.units import folder as shared
 
 SETTINGS = "settings.json"
+LEASE = 60.0  # seconds
 # An episode is quarantined when a worker dies at it twice (once may be a kill from outside).
 _ATTEMPTS = 2
 
@@ -55,7 +69,7 @@ class Summary:
 
 
 def _prepare(output: str, settings: Settings, source: sources.Source) -> None:
-  """Prepares the output folder and removes old temporary files.
+  """Prepares the output folder.
 
   Raises `errors.UserError` when it was begun with another source or other settings.
   """
@@ -65,7 +79,7 @@ def _prepare(output: str, settings: Settings, source: sources.Source) -> None:
     "source": source.fingerprint(),
     "path": source.info.get("path", ""),
     "description": source.info["description"],
-    **json.loads(json.dumps(dataclasses.asdict(settings))),
+    **json.loads(json.dumps(settings.stored())),
   }
   path = os.path.join(output, SETTINGS)
   if os.path.isfile(path):
@@ -87,9 +101,9 @@ def _prepare(output: str, settings: Settings, source: sources.Source) -> None:
         + ": choose a new folder or delete it"
       )
     different = [
-      f"{key} was {before.get(key)!r} and is now {record[key]!r}"
-      for key in record
-      if before.get(key) != record[key] and key != "path"
+      f"{key} was {before.get(key)!r} and is now {record.get(key)!r}"
+      for key in dict.fromkeys([*record, "unit_frames"])
+      if before.get(key) != record.get(key) and key != "path"
     ]
     if different:
       raise errors.UserError(
@@ -104,13 +118,32 @@ def _prepare(output: str, settings: Settings, source: sources.Source) -> None:
         f"{sorted(surplus)[0]})"
       )
     shard_writer.write_json(path, record)
-  for stale in glob.glob(os.path.join(glob.escape(output), "*.tmp")):
-    os.remove(stale)
 
 
 def _source_text(record: dict) -> str:
   """Text that names a source, from the record that `_prepare` stores."""
   return f"{record.get('path') or 'a source'} ({record.get('description')})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """How an ingest is done; the shards do not depend on it.
+
+  Attributes:
+    workers: number of processes; 0 = this process, -1 = one per available core. With 0, a crash of
+      a native decoder ends the run.
+    progress: whether to show a progress bar.
+    lease_seconds: how long the lease of a shard lasts when its process is stopped or lost. Then
+      another process that shares the work writes the shard.
+    runner: "" = processes with leases, "beam" = Apache Beam.
+    runner_flags: options of Beam's pipeline.
+  """
+
+  workers: int = -1
+  progress: bool = True
+  lease_seconds: float = LEASE
+  runner: str = ""
+  runner_flags: tuple[str, ...] = ()
 
 
 def run(
@@ -127,89 +160,97 @@ def run(
 
   Args:
     source: folder of data, or an opened (picklable) source.
-    output: folder to write. If it is unfinished, with the same source and settings, it is resumed.
-      If it is finished, it is only summarized.
+    output: folder to write. If it is unfinished, with the same source and settings, it is resumed,
+      and shared with other processes that write it. If it is finished, it is only summarized.
     storage: how frames are stored, and which of them; None = the defaults.
     format: "lerobot", "video_folder", "shards" or "auto".
     options: how to read the source where its files are ambiguous.
-    workers: number of processes; 0 = this process, -1 = one per available core. With 0, a crash of
-      a native decoder ends the run.
-    progress: whether to show a progress bar.
+    workers: see `Work`.
+    progress: see `Work`.
 
   Raises:
     errors.UserError: an argument is not valid, no episode can be read, or the output folder holds
       something else.
   """
-  start = time.monotonic()
   options = options or sources.SourceOptions()
   if isinstance(source, str):
     source = sources.open_source(source, format=format, options=options)
   settings = (storage or StorageOptions()).settings(source, options)
+  return write(source, output, settings, Work(workers, progress))
+
+
+def write(source: sources.Source, output: str, settings: Settings, work: Work) -> Summary:
+  """Writes a folder of shards of an opened source, as `run` does.
+
+  Args:
+    source: the source.
+    output: folder to write.
+    settings: that the shards depend on.
+    work: how it is done.
+
+  Raises:
+    errors.UserError: no episode can be read, or the output folder holds something else.
+  """
+  start = time.monotonic()
+  locks.refuse_workers()
   os.makedirs(output, exist_ok=True)
-  with locks.locked(os.path.join(output, ".lock"), wait=False):
+  with locks.locked(os.path.join(output, ".lock")):
     _prepare(output, settings, source)
-    sidecars, units = _finished_and_missing(output, len(source), settings.episodes_per_shard)
-    if sidecars and progress:
-      whole = len(sidecars) + len(units)
-      print(
-        f"ingest: {len(sidecars)} of {whole} shards are there already: "
-        + ("going on with the others" if units else "nothing to do"),
-        flush=True,
-      )
-    sidecars |= _write_shards(source, output, settings, units, workers=workers, progress=progress)
+    if settings.unit_frames:
+      source = parts.divide(source, settings.unit_frames, os.path.join(output, parts.PLAN))
+  path = os.path.join(output, shards.MANIFEST)
+  finished, missing = _finished_and_missing(output, source, settings)
+  whole = finished + len(missing)
+  if finished and work.progress:
+    print(
+      f"ingest: {finished} of {whole} shards are there already: "
+      + ("going on with the others" if missing else "nothing to do"),
+      flush=True,
+    )
+  if missing and os.path.isfile(path):
+    os.remove(path)  # it is not that of the shards to come
+  with shared.SharedFolder(output, seconds=work.lease_seconds) as folder:
+    if missing and work.runner == "beam":
+      beam.run(ingest_share.PlaceShard(source, output, settings), missing, work.runner_flags)
+    elif missing:
+      _write_shards(source, settings, ingest_share.Shards(folder, missing), work)
     manifest = (
       ingest_manifest.with_index(output)
-      if not units and os.path.isfile(os.path.join(output, shards.MANIFEST))
-      else ingest_manifest.write(
-        output, settings, source, [sidecars[shard] for shard in sorted(sidecars)]
-      )
+      if not missing and os.path.isfile(path)
+      else ingest_share.merge(folder, settings, source, whole)
     )
   return Summary(output, manifest, time.monotonic() - start)
 
 
 def _finished_and_missing(
-  output: str, episodes: int, per_shard: int
-) -> tuple[dict[int, dict[str, Any]], list[shard_writer.Unit]]:
-  """The shards that are there already, and those that must be written.
-
-  Args:
-    output: folder of the shards.
-    episodes: number of episodes of the source.
-    per_shard: number of episodes in a shard.
-
-  Returns:
-    (number of the shard -> its sidecar, units of the missing shards).
-  """
-  sidecars, units = {}, []
-  for shard, first in enumerate(range(0, episodes, per_shard)):
-    sidecar = shard_writer.read_json(shard_writer.sidecar_path(output, shard))
-    if sidecar and (not sidecar["file"] or os.path.isfile(os.path.join(output, sidecar["file"]))):
-      sidecars[shard] = sidecar
-    else:
-      units.append(shard_writer.Unit(shard, first, min(first + per_shard, episodes), {}, {}))
-  return sidecars, units
+  output: str, source: sources.Source, settings: Settings
+) -> tuple[int, list[shard_writer.Unit]]:
+  """(Number of shards that are there already, units of those that must be written)."""
+  frames = source.frames if isinstance(source, parts.Parts) else [0] * len(source)
+  firsts = parts.group(frames, settings.episodes_per_shard, settings.unit_frames)
+  units = [
+    shard_writer.Unit(shard, first, last, {}, {})
+    for shard, (first, last) in enumerate(itertools.pairwise([*firsts, len(source)]))
+  ]
+  for unit in units:
+    ingest_share.remove_torn(output, unit.shard)
+  missing = [unit for unit in units if not ingest_share.is_done(output, unit.shard)]
+  return len(units) - len(missing), missing
 
 
 def _write_shards(
-  source: sources.Source,
-  output: str,
-  settings: Settings,
-  units: list[shard_writer.Unit],
-  *,
-  workers: int,
-  progress: bool,
-) -> dict[int, dict]:
-  """Writes the shards that are missing; returns number of the shard -> its sidecar."""
-  sidecars: dict[int, dict] = {}
-  count = read_options.cores() if workers < 0 else workers
-  done = len(source) - sum(unit.last - unit.first for unit in units)
+  source: sources.Source, settings: Settings, units: ingest_share.Shards, work: Work
+) -> None:
+  """Writes the shards that are missing and that no other process writes."""
+  count = read_options.cores() if work.workers < 0 else work.workers
+  done = len(source) - sum(unit.last - unit.first for unit in units.missing)
   interval = 0.2 if sys.stderr.isatty() else 10.0  # seconds; few lines in a log file
   with tqdm.tqdm(
     total=len(source),
     initial=done,
     unit="episode",
     desc="ingest",
-    disable=not progress,
+    disable=not work.progress,
     mininterval=interval,
   ) as bar:
     frames, started, finished = 0, time.monotonic(), set()
@@ -224,12 +265,16 @@ def _write_shards(
         f"{frames / max(time.monotonic() - started, 1e-3):.0f} frames/s", refresh=False
       )
 
-    function = shard_writer.WriteShard(source, output, settings)
     for sidecar in processes.run(
-      function, units, workers=min(count, len(units)), on_progress=on_progress, on_death=_blame
+      ingest_share.StageShard(source, units.folder.staging, settings),
+      units,
+      workers=min(count, len(units)),
+      on_progress=on_progress,
+      on_death=_blame,
+      poll=units.folder.poll,
     ):
-      sidecars[sidecar["shard"]] = sidecar
-  return sidecars
+      if sidecar is not None:
+        units.publish(sidecar)
 
 
 def _blame(
@@ -289,7 +334,10 @@ def ensure_shards(
   key = xxhash.xxh64_hexdigest(json.dumps(identity, sort_keys=True).encode())
   os.makedirs(cache_dir, exist_ok=True)
   output = os.path.join(cache_dir, key)
-  with locks.locked(os.path.join(cache_dir, f"{key}.lock"), wait=True):
+  lock = os.path.join(cache_dir, f"{key}.lock")
+  with locks.locked(
+    lock, message=f"data: another process converts this data and holds {lock}; waiting for it"
+  ):
     if not os.path.isfile(os.path.join(output, shards.MANIFEST)):
       print(
         f"data: {path} ({source.info['description']}) is converted once into {output}", flush=True

@@ -1,7 +1,6 @@
 """The manifest of a folder of shards: written when all shards are there, and its remarks."""
 
 import collections
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -25,8 +24,17 @@ from como_jax.data.ingest_settings import Settings
 QUARANTINE = "quarantine.json"
 
 
+# What `write` writes, in order.
+FILES = (QUARANTINE, shards.RECORDS, frame_index.FILE, shards.MANIFEST)
+
+
 def write(
-  output: str, settings: Settings, source: sources.Source, sidecars: Sequence[dict[str, Any]]
+  output: str,
+  settings: Settings,
+  source: sources.Source,
+  sidecars: Sequence[dict[str, Any]],
+  *,
+  into: str | None = None,
 ) -> dict[str, Any]:
   """Writes records.parquet, quarantine.json and finally the manifest; returns the manifest.
 
@@ -35,14 +43,16 @@ def write(
     settings: of the ingest.
     source: that was read.
     sidecars: of all shards, in order.
+    into: folder of these files; None = that of the shards.
 
   Raises:
-    errors.UserError: no episode could be read.
+    errors.UserError: no episode could be read. Only the quarantine is written, beside the shards.
   """
+  into = into or output
   rows = [row for sidecar in sidecars for row in sidecar["rows"]]
   quarantine = [item for sidecar in sidecars for item in sidecar["quarantine"]]
   notes = [item for sidecar in sidecars for item in sidecar["notes"]]
-  shard_writer.write_json(os.path.join(output, QUARANTINE), quarantine)
+  shard_writer.write_json(os.path.join(into if rows else output, QUARANTINE), quarantine)
   if not rows:
     for sidecar in sidecars:  # so that a rerun tries again
       os.remove(shard_writer.sidecar_path(output, sidecar["shard"]))
@@ -57,7 +67,7 @@ def write(
     dropped = sum(row["length"] for row in rows if row["duplicate"])
     frames.update({"kept": -dropped, "duplicate": dropped} if dropped else {})
     rows = [row for row in rows if not row["duplicate"]]
-  _write_records(os.path.join(output, shards.RECORDS), rows)
+  _write_records(os.path.join(into, shards.RECORDS), rows)
   manifest = {
     "version": shards.VERSION,
     "kind": shards.KIND,
@@ -67,7 +77,7 @@ def write(
       "robot_type": source.info.get("robot_type"),
       "fingerprint": source.fingerprint(),
     },
-    **dataclasses.asdict(settings),
+    **settings.stored(),
     "cameras": list(settings.cameras),
     "cameras_not_stored": [name for name in source.cameras if name not in settings.cameras],
     **{
@@ -86,8 +96,8 @@ def write(
     "skipped": source.skipped,
     "notes": notes,
   }
-  index_writer.write(output, files)
-  shard_writer.write_json(os.path.join(output, shards.MANIFEST), manifest)
+  index_writer.write(output, files, into=into)
+  shard_writer.write_json(os.path.join(into, shards.MANIFEST), manifest)
   return manifest
 
 

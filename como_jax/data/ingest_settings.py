@@ -23,6 +23,14 @@ class Settings:
   options: dict[str, Any]  # of the source
   measure: str = "auto"
   filters: dict[str, Any] = dataclasses.field(default_factory=dict)
+  unit_frames: int = 0
+
+  def stored(self) -> dict[str, Any]:
+    """The settings as a folder of shards keeps them: `unit_frames` only where it is set."""
+    values = dataclasses.asdict(self)
+    if not self.unit_frames:
+      del values["unit_frames"]
+    return values
 
   def check(self) -> "Settings":
     """Returns the settings; raises `errors.UserError` for a value that is not valid."""
@@ -39,6 +47,7 @@ class Settings:
       "image_size": (0, 8192),
       "clip_frames": (1, 100_000),
       "episodes_per_shard": (1, 1_000_000),
+      "unit_frames": (0, 1_000_000_000),
       "quality": (1, 100) if self.codec == "jpeg" else (0, 51),
     }
     for name, (low, high) in limits.items():
@@ -65,6 +74,8 @@ class StorageOptions:
     measure: whether to measure cuts, motion, camera motion, still frames and repeated frames:
       "auto" (yes for videos, no for robot recordings), "on", "off".
     filters: fields of `frame_filters.FilterOptions`, which frames to leave out; None = none.
+    unit_frames: about how many frames a shard may hold. A longer video file becomes several
+      episodes (`sources.parts`); 0 = no bound, every file is an episode.
   """
 
   image_size: int = 0
@@ -76,6 +87,7 @@ class StorageOptions:
   episodes_per_shard: int = 64
   measure: str = "auto"
   filters: dict[str, Any] | None = None
+  unit_frames: int = 0
 
   def settings(self, source: sources.Source, options: sources.SourceOptions) -> Settings:
     """The full set of settings for a source.
@@ -103,6 +115,7 @@ class StorageOptions:
       options.stored(),
       self.measure,
       dict(self.filters or {}),
+      self.unit_frames,
     ).check()
 
   def given(self) -> dict[str, Any]:

@@ -12,8 +12,18 @@ from typing import Any
 import numpy as np
 
 from como_jax import errors
-from como_jax.data import index_writer, labels, shard_file, shard_writer, shards, statistics
+from como_jax.data import (
+  frame_index,
+  index_writer,
+  labels,
+  shard_file,
+  shard_writer,
+  shards,
+  statistics,
+  summaries,
+)
 
+_EXACT = 200_000  # rows, as many as `statistics.Accumulator` keeps for exact quantiles
 _COUNTS = ("frames", "valid", "left_out", "at_end", "unreadable")
 
 
@@ -41,7 +51,7 @@ def write_shard(
   """
   final = os.path.join(folder, labels.file_name(shard))
   temporary = f"{final}.{os.getpid()}.tmp"
-  counts, labeled = dict.fromkeys(("clips", "frames", "valid"), 0), 0
+  counts, labeled, rows = dict.fromkeys(("clips", "frames", "valid"), 0), 0, []
   writer = shard_file.Writer(temporary)
   for start, motions in clips:
     arrays, frame_facts, moments = {}, {}, {}
@@ -56,6 +66,7 @@ def write_shard(
       moments[f"z/{camera}"] = (
         statistics.moments(z[valid]) if valid.any() else np.zeros((4, z.shape[1]))
       )
+      rows.append(z[valid])
       counts["valid"] += int(motion.valid.sum())
       labeled += len(motion.valid)
     length = len(next(iter(motions.values())).valid)
@@ -71,6 +82,7 @@ def write_shard(
     "xxh64": shards.file_hash(temporary),
     **index_facts,
     **counts,
+    "statistics": summaries.summarize(np.concatenate(rows)).tolist() if counts["valid"] else None,
     "facts": dict(facts),
     "damaged": [dict(clip) for clip in damaged],
   }
@@ -81,6 +93,8 @@ def write_shard(
 
 def finished(folder: str, shard: int, *, facts: Mapping[str, Any]) -> dict | None:
   """The sidecar of a shard whose labels are complete, None when they must still be made.
+
+  The file's size and footer are checked, and not its content: `labels.verify` does that.
 
   Raises:
     errors.UserError: they were made with other `facts` (model, data or settings), as passed to
@@ -97,7 +111,11 @@ def finished(folder: str, shard: int, *, facts: Mapping[str, Any]) -> dict | Non
         f"{value!r}: choose another folder, or --overwrite"
       )
   file = os.path.join(folder, sidecar["file"])
-  return sidecar if os.path.isfile(file) and shards.file_hash(file) == sidecar["xxh64"] else None
+  return sidecar if shard_file.is_whole(file, sidecar) else None
+
+
+# What `write_manifest` writes, in order.
+FILES = (shards.RECORDS, frame_index.FILE, labels.MANIFEST)
 
 
 def write_manifest(
@@ -106,33 +124,29 @@ def write_manifest(
   *,
   data_shards: str,
   data: Mapping[str, Any],
+  into: str | None = None,
   **facts: Any,
 ) -> dict[str, Any]:
-  """Writes records.parquet and labels.json; returns the content of labels.json.
+  """Writes records.parquet, the index and labels.json; returns the content of labels.json.
 
-  The statistics are computed from the label files, so they do not depend on who wrote them or when.
+  The statistics do not depend on who wrote the labels or when.
 
   Args:
     folder: the label set.
     sidecars: of all shards, in order of shard.
     data_shards: folder of the shards that were labeled.
     data: path and fingerprint of the data.
+    into: folder of these files; None = the label set.
     **facts: size, queries, dims, offset_seconds, model, cameras.
 
   Raises:
     errors.UserError: no frame has a label.
   """
-  accumulator = statistics.Accumulator()
-  for sidecar in sidecars:
-    file = shard_file.ShardFile(os.path.join(folder, sidecar["file"]), sidecar)
-    for clip in range(len(file)):
-      for camera in facts["cameras"]:
-        valid = labels.required(file, clip, f"valid/{camera}").astype(bool)
-        accumulator.add(labels.required(file, clip, f"z/{camera}")[valid])
-  z_statistics = accumulator.finish()
+  into = into or folder
+  z_statistics = _statistics(folder, sidecars, facts["cameras"])
   if z_statistics is None:
     raise errors.UserError(f"{folder}: no frame has a label: every clip is damaged")
-  records = os.path.join(folder, shards.RECORDS)
+  records = os.path.join(into, shards.RECORDS)
   shutil.copyfile(os.path.join(data_shards, shards.RECORDS), f"{records}.tmp")
   os.replace(f"{records}.tmp", records)
   keys = ("shard", "file", "xxh64", "index_offset", "index_size", "index_xxh64", "clips", "frames")
@@ -154,7 +168,31 @@ def write_manifest(
       {"shard": sidecar["shard"], **entry} for sidecar in sidecars for entry in sidecar["damaged"]
     ],
   }
-  index_writer.write(folder, entries, own_numbers=False)
+  index_writer.write(folder, entries, into=into, own_numbers=False)
   manifest["checksum"] = labels.checksum(json.loads(json.dumps(manifest)))
-  shard_writer.write_json(os.path.join(folder, labels.MANIFEST), manifest)
+  shard_writer.write_json(os.path.join(into, labels.MANIFEST), manifest)
   return manifest
+
+
+def _statistics(
+  folder: str, sidecars: Sequence[Mapping], cameras: Sequence[str]
+) -> statistics.Statistics | None:
+  """Statistics of the valid z of all shards; None when there is none.
+
+  Up to `_EXACT` of them are read again, and all numbers are exact. More of them would take hours:
+  the statistics of the sidecars are merged (`summaries.merge`), and the two quantiles are close.
+  """
+  counted = [sidecar for sidecar in sidecars if sidecar["valid"]]
+  known = [sidecar.get("statistics") for sidecar in counted]
+  if sum(sidecar["valid"] for sidecar in counted) > _EXACT and all(known):
+    return summaries.merge(
+      [np.array(one) for one in known], [sidecar["valid"] for sidecar in counted]
+    )
+  accumulator = statistics.Accumulator()
+  for sidecar in sidecars:
+    file = shard_file.ShardFile(os.path.join(folder, sidecar["file"]), sidecar)
+    for clip in range(len(file)):
+      for camera in cameras:
+        valid = labels.required(file, clip, f"valid/{camera}").astype(bool)
+        accumulator.add(labels.required(file, clip, f"z/{camera}")[valid])
+  return accumulator.finish()

@@ -352,3 +352,20 @@ def runs(numbers: Sequence[int]) -> list[list[int]]:
     else:
       found.append([number])
   return found
+
+
+def is_whole(path: str, entry: Mapping[str, Any]) -> bool:
+  """Whether a shard has the size and the footer with which it was written; reads 32 bytes.
+
+  Args:
+    path: the file.
+    entry: the facts that `Writer.close` returned.
+  """
+  offset, size = int(entry["index_offset"]), int(entry["index_size"])
+  try:
+    with open(path, "rb") as file:
+      file.seek(offset + size)
+      end = file.read(_TAIL.size + 1)
+  except OSError:
+    return False
+  return end == _TAIL.pack(offset, size, int(entry["index_xxh64"], 16), MAGIC)

@@ -98,21 +98,24 @@ def _quantile(levels: np.ndarray, share: np.ndarray, level: float) -> float:
     share: share of the rows in each summary, [n].
     level: of the quantile, 0 to 1.
   """
+  levels = np.ascontiguousarray(levels)
   low, high = float(levels.min()), float(levels.max())
   for _ in range(60):
     middle = (low + high) / 2
-    # one after the other, as the numbers of existing manifests were added
-    below = sum((share * _below(levels, middle)).tolist())
+    # Summed in order, so the result does not depend on how numpy divides the sum.
+    below = np.cumsum(share * _shares_below(levels, middle))[-1]
     low, high = (middle, high) if below < level else (low, middle)
   return high
 
 
-def _below(levels: np.ndarray, value: float) -> np.ndarray:
-  """Share of the rows of each summary at or below a value: `np.interp` of each, at once, [n]."""
-  i = (levels <= value).sum(1) - 1
-  inside = (i >= 0) & (i < len(LEVELS) - 1)
-  rows, low = np.arange(len(levels)), np.clip(i, 0, len(LEVELS) - 2)
-  left, right = levels[rows, low], levels[rows, low + 1]
-  slope = (LEVELS[low + 1] - LEVELS[low]) / np.where(inside, right - left, 1.0)
-  share = np.where(left == value, LEVELS[low], slope * (value - left) + LEVELS[low])
-  return np.where(inside, share, np.where(i < 0, 0.0, 1.0))
+def _shares_below(levels: np.ndarray, value: float) -> np.ndarray:
+  """Share of the rows of each summary up to a value, [n]; what np.interp gives for each."""
+  left = (levels <= value).sum(1) - 1
+  inside = (left >= 0) & (left < levels.shape[1] - 1)
+  at, rows = np.where(inside, left, 0), np.arange(len(levels))
+  start, end = levels[rows, at], levels[rows, at + 1]
+  width = np.where(inside, end - start, 1.0)
+  between = (LEVELS[at + 1] - LEVELS[at]) / width * (value - start) + LEVELS[at]
+  return np.where(
+    inside, np.where(start == value, LEVELS[at], between), np.where(left < 0, 0.0, 1.0)
+  )

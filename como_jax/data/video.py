@@ -134,6 +134,8 @@ def read(
   *,
   notes: list[str] | None = None,
   options: SourceOptions | None = None,
+  start: float = 0.0,
+  stop: float = np.inf,
 ) -> Iterator[tuple[float, np.ndarray]]:
   """Yields all frames of a video in order: (seconds since the first frame, [H, W, 3]).
 
@@ -143,6 +145,9 @@ def read(
     notes: receives one line for each remark about the video: a rate that varies, repaired time
       stamps, frames left out at the start, high dynamic range, several streams...
     options: only `hdr` is used.
+    start: seconds; only frames from then on. A file of a common container is entered there.
+    stop: seconds; only frames before that. With `start` or `stop`, what the container declares
+      about its end is not checked.
 
   Raises:
     UnreadableError: the file is damaged, truncated or not a video. It may be raised after some
@@ -150,7 +155,14 @@ def read(
   """
   notes = [] if notes is None else notes
   convert, before, shortest, longest, where = None, None, np.inf, 0.0, 0.0
-  for seconds, frame, stream in video_stream.decode(path, notes):
+  frames = (
+    video_stream.decode_from(path, start, notes) if start > 0 else video_stream.decode(path, notes)
+  )
+  for seconds, frame, stream in frames:
+    if seconds < start:
+      continue
+    if seconds >= stop:
+      break
     convert = convert or _converter(path, stream, geometry, notes, options)
     if before is not None:
       shortest = min(shortest, seconds - before)

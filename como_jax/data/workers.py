@@ -8,6 +8,7 @@ files.
 import contextlib
 import errno
 import multiprocessing
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection
@@ -17,6 +18,7 @@ from como_jax import errors
 
 # Errors of the disk that a worker writes to, not of the worker.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_MORE = object()
 
 
 def _serve(pipe, function: Callable[[Any, Callable[[Any], None]], Any]) -> None:
@@ -62,37 +64,50 @@ def run(
   workers: int,
   on_progress: Callable[[Any], None],
   on_death: Callable[[Any, Any, int], Any],
+  poll: float = 1.0,
 ) -> Iterator[Any]:
   """Yields the results of `function(unit, report)` in the order in which they finish.
 
   Args:
     function: picklable. It may call `report` with any picklable message.
-    units: picklable pieces of work.
+    units: picklable pieces of work, taken one by one as workers become free. None instead of one
+      means that there is none at the moment: it is asked again after `poll` seconds.
     workers: number of processes; 0 = this process (then a crash ends it).
     on_progress: receives each message that was reported.
     on_death: (unit, its last message, exit code) -> the unit to try instead.
+    poll: seconds.
 
   Raises:
     errors.UserError: raised by the function.
     OSError: the disk is full or cannot be written to.
     RuntimeError: the function raised another exception. The message has the worker's traceback.
   """
-  pending = list(units)[::-1]
+  coming, pending, more = iter(units), [], True
   if workers <= 0:
-    while pending:
-      yield function(pending.pop(), on_progress)
+    for unit in coming:
+      if unit is None:
+        time.sleep(poll)
+      else:
+        yield function(unit, on_progress)
     return
   context = multiprocessing.get_context("spawn")
   pool: list[_Worker] = []
   try:
-    while pending or any(worker.unit is not None for worker in pool):
-      idle = [worker for worker in pool if worker.unit is None]
-      while pending and (idle or len(pool) < workers):
+    while more or pending or any(worker.unit is not None for worker in pool):
+      idle, waiting = [worker for worker in pool if worker.unit is None], False
+      while (pending or more) and not waiting and (idle or len(pool) < workers):
+        unit = pending.pop() if pending else next(coming, _NO_MORE)
+        more, waiting = more and unit is not _NO_MORE, unit is None
+        if unit is None or unit is _NO_MORE:
+          continue
         if not idle:
           idle.append(_Worker(context, function))
           pool.append(idle[-1])
-        idle.pop().assign(pending.pop())
-      ready = connection.wait([worker.pipe for worker in pool if worker.unit is not None])
+        idle.pop().assign(unit)
+      busy = [worker.pipe for worker in pool if worker.unit is not None]
+      if waiting and not busy:
+        time.sleep(poll)
+      ready = connection.wait(busy, poll if waiting else None) if busy else []
       for worker in [worker for worker in pool if worker.pipe in ready]:
         try:
           kind, value = worker.pipe.recv()

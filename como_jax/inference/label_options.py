@@ -35,6 +35,10 @@ class Options:
   lerobot: str
   mesh: Mapping[str, int]
   timeout: float
+  shared: bool
+  lease_seconds: float
+  runner: str
+  runner_flags: tuple[str, ...]
   data: DataOptions
 
 
@@ -45,13 +49,19 @@ def from_config(config: Any) -> Options:
     config: a ConfigDict with the keys of configs/extract.py.
 
   Raises:
-    errors.UserError: an unknown dtype.
+    errors.UserError: an unknown dtype, or options that exclude each other.
   """
   values = config.to_dict()
   data, dtype = values["data"], values["dtype"]
   if dtype and dtype not in models.DTYPES:
     raise errors.UserError(
       f'config.dtype={dtype!r}: {errors.nearest(dtype, models.DTYPES)}, or "" for the model\'s own'
+    )
+  independent = values["shared"] or values["runner"]
+  if independent and values["lerobot"]:
+    raise errors.UserError(
+      "config.lerobot is written by one process: give it with --resume and without config.shared "
+      "and config.runner, once the labels are there"
     )
   return Options(
     checkpoint=values["checkpoint"],
@@ -62,6 +72,10 @@ def from_config(config: Any) -> Options:
     lerobot=values["lerobot"],
     mesh=values["mesh"],
     timeout=values["timeout"],
+    shared=values["shared"],
+    lease_seconds=values["lease_seconds"],
+    runner=values["runner"],
+    runner_flags=tuple(values["runner_flags"]),
     data=DataOptions(
       path=data["path"],
       cameras=tuple(data["cameras"]),

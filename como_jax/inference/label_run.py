@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jax
@@ -189,19 +190,40 @@ def label_shards(
     f"to label, {run.data.offset}, cameras {', '.join(run.plan.cameras)}; {run.data.read_options}"
   )
   meter = labeling.Meter()
-  with (
-    sequences.iterate_clips(
-      run.data.folder,
-      run.plan,
-      [sequence for part in missing for sequence in part.sequences],
-      image_size=stream.image_size,
-      workers=run.data.read_options.workers,
-      threads=run.data.read_options.threads,
-      prefetch=run.data.read_options.prefetch,
-    ) as clips,
-    progress_bar(backlog.frames, process) as progress,
-  ):
+  with progress_bar(backlog.frames, process) as progress:
     progress.update(backlog.frames - left)
+    for shard in work_off(folder, run, stream, backlog, meter, progress):
+      label_parts.remove_parts(folder, shard)
+  return meter.summary(stream, processes=process.count)
+
+
+def work_off(
+  folder: str,
+  run: LabelingRun,
+  stream: latent_stream.LatentStream,
+  backlog: Backlog,
+  meter: labeling.Meter,
+  progress: Any,
+) -> Iterator[int]:
+  """Labels the shards of a backlog and writes their files; yields their numbers.
+
+  Args:
+    folder: of the files.
+    run: the data and the model.
+    stream: of the run, at its start.
+    backlog: what to do.
+    meter: told of each clip.
+    progress: a progress bar (tqdm), told of each clip.
+  """
+  with sequences.iterate_clips(
+    run.data.folder,
+    run.plan,
+    [sequence for part in backlog.missing for sequence in part.sequences],
+    image_size=stream.image_size,
+    workers=run.data.read_options.workers,
+    threads=run.data.read_options.threads,
+    prefetch=run.data.read_options.prefetch,
+  ) as clips:
 
     def labeled(part: label_parts.Part) -> label_parts.Labeled:
       done = backlog.kept.pop(part, None)
@@ -214,8 +236,7 @@ def label_shards(
       labeling.write(
         folder, shard, run.plan, [(part, labeled(part)) for part in parts], facts=run.facts
       )
-      label_parts.remove_parts(folder, shard)
-  return meter.summary(stream, processes=process.count)
+      yield shard
 
 
 def progress_bar(total: int, process: ProcessSlice) -> tqdm.tqdm:
@@ -240,11 +261,25 @@ def complete(folder: str, run: LabelingRun, *, timeout: float) -> dict[str, Any]
   Raises:
     errors.TransientError: naming the shards that did not come.
   """
-  done = _wait_for_shards(folder, run, timeout=timeout)
+  return write_manifest(folder, run, _wait_for_shards(folder, run, timeout=timeout))
+
+
+def write_manifest(
+  folder: str, run: LabelingRun, sidecars: dict[int, dict], *, into: str | None = None
+) -> dict[str, Any]:
+  """Writes records.parquet and labels.json; returns the content of labels.json.
+
+  Args:
+    folder: of the label set.
+    run: the data and the model.
+    sidecars: of all shards, by number.
+    into: folder of the two files; None = the label set.
+  """
   latent = run.trained.model.latent
   return label_file.write_manifest(
     folder,
-    [done[shard] for shard in run.shards],
+    [sidecars[shard] for shard in run.shards],
+    into=into,
     data_shards=run.data.folder,
     size=latent.size,
     queries=latent.num_queries,

@@ -37,6 +37,10 @@ RESUMABLE_KEYS = (
   "data.prefetch",
   "data.cache",
   "lerobot",
+  "shared",
+  "lease_seconds",
+  "runner",
+  "runner_flags",
   *(
     f"train.optimizer.{key}"
     for key in ("learning_rate", "schedule", "floor", "warmup_steps", "warmup_start", "clip_norm")

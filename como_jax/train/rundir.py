@@ -123,16 +123,27 @@ def open_run(
     check(workdir, config, resume=resume, overwrite=overwrite)
     if overwrite:
       _empty(workdir)
-    machine = json.dumps({"versions": versions(), "hardware": hardware()}, indent=2)
-    texts = {VERSIONS: machine, **files, CONFIG: config_lib.to_json(config)}
-    for name, text in texts.items():
-      atomic.write(workdir / name, text)
+    write_facts(workdir, config, files)
   except OSError as error:
     raise errors.UserError(
       f"--workdir {workdir} cannot be written: {error.strerror or error}"
     ) from error
   for line in said:
     print(line)
+
+
+def write_facts(workdir: pathlib.Path, config, files: Mapping[str, str] | None = None) -> None:
+  """Writes the versions, the files beside the config, and last the config.
+
+  Args:
+    workdir: of the run.
+    config: resolved.
+    files: as for `open_run`.
+  """
+  machine = json.dumps({"versions": versions(), "hardware": hardware()}, indent=2)
+  texts = {VERSIONS: machine, **(files or {}), CONFIG: config_lib.to_json(config)}
+  for name, text in texts.items():
+    atomic.write(workdir / name, text)
 
 
 def _empty(workdir: pathlib.Path) -> None:

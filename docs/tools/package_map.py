@@ -48,6 +48,7 @@ NOTES = {
   "observations": "names of observations",
   "stages": "resumable stages",
   "storage": "files and objects",
+  "units": "work shared by leases",
   "errors": "one-line messages",
   "trees": "named pytrees",
 }

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from como_jax import errors
-from como_jax.data import ingest_manifest, locks, reader, shard_file, shards
+from como_jax.data import ingest_manifest, reader, shard_file, shards
 from tests.data import ingests, lerobot_folders, makers
 from tests.data.ingests import QUICK
 from tests.data.shown_clips import clips, contents
@@ -241,9 +241,6 @@ def test_other_settings_or_source_in_the_folder_are_refused(tmp_path):
   (tmp_path / "mine" / "thesis.txt").write_text("x")
   with pytest.raises(errors.UserError, match="not empty.*thesis.txt"):
     ingests.run(makers.Synthetic((5,)), str(tmp_path / "mine"), **QUICK)
-  busy = pytest.raises(errors.UserError, match="another ingest")
-  with locks.locked(f"{output}/.lock", wait=False), busy:
-    ingests.run(makers.Synthetic((5,)), output, image_size=16, **QUICK)
 
 
 def test_a_source_that_is_not_the_folders_is_named_by_its_path(tmp_path):

@@ -16,11 +16,13 @@ from como_jax.data import (
   ingest,
   ingest_manifest,
   ingest_settings,
+  ingest_share,
   shard_writer,
   shards,
   sources,
   video,
 )
+from como_jax.units import folder
 from tests.data import ingests, makers
 
 QUICK = {"workers": 0, "progress": False}
@@ -86,7 +88,8 @@ def test_the_progress_bar_counts_episodes_and_frames(tmp_path, monkeypatch, term
     ingest_settings.Settings(0, "squash", "jpeg", 95, 128, ("camera",), 2, {}),
   )
 
-  def run(function, units, *, workers, on_progress, on_death):
+  def run(function, units, *, workers, on_progress, on_death, poll):
+    assert poll == 5.0 and isinstance(function, ingest_share.StageShard)
     assert (workers, on_death) == (2, ingest._blame)  # no more than there are units
     for seconds, message in (
       (0, shard_writer.Progress(2)),
@@ -97,7 +100,8 @@ def test_the_progress_bar_counts_episodes_and_frames(tmp_path, monkeypatch, term
     ):
       clock[0] = 100.0 + seconds
       on_progress(message)
-    yield from ({"shard": one.shard, "rows": one.first} for one in units[::-1])
+    yield from ({"shard": one.shard} for one in units.missing[::-1])
+    yield None  # what was lost
 
   monkeypatch.setattr(
     ingest.tqdm, "tqdm", lambda **settings: bars.append(Bar(**settings)) or bars[-1]
@@ -108,10 +112,13 @@ def test_the_progress_bar_counts_episodes_and_frames(tmp_path, monkeypatch, term
     ingest, "sys", types.SimpleNamespace(stderr=types.SimpleNamespace(isatty=lambda: terminal))
   )
   units = [unit(shard=1, first=2, last=4), unit(shard=2, first=4, last=5)]
-  found = ingest._write_shards(
-    source, str(tmp_path), settings, units, workers=8, progress=not terminal
+  published = []
+  monkeypatch.setattr(
+    ingest_share.Shards, "publish", lambda self, sidecar: published.append(sidecar["shard"])
   )
-  assert found == {1: {"shard": 1, "rows": 2}, 2: {"shard": 2, "rows": 4}}
+  shared = ingest_share.Shards(folder.SharedFolder(str(tmp_path), seconds=60.0), units)
+  ingest._write_shards(source, settings, shared, ingest.Work(8, progress=not terminal))
+  assert published == [2, 1]
   assert bars[0].settings == dict(
     total=5, initial=2, unit="episode", desc="ingest", disable=terminal, mininterval=interval
   )
@@ -126,26 +133,17 @@ def test_as_many_processes_as_cores(tmp_path, monkeypatch):
     ingest.processes, "run", lambda function, units, *, workers, **rest: asked.append(workers) or ()
   )
   for workers, count in ((-1, 9), (-1, 2), (0, 9), (4, 9)):
-    ingest._write_shards(
-      makers.Synthetic((4,) * 9),
-      str(tmp_path),
-      None,
-      [unit()] * count,
-      workers=workers,
-      progress=False,
-    )
+    shared = ingest_share.Shards(folder.SharedFolder(str(tmp_path), seconds=60.0), [unit()] * count)
+    ingest._write_shards(makers.Synthetic((4,) * 9), None, shared, ingest.Work(workers, False))
   assert asked == [3, 2, 0, 4]
 
 
 def test_what_nobody_says(tmp_path, monkeypatch):
-  with (
-    monkeypatch.context() as patch,
-    pytest.raises(errors.UserError, match="none of the 0 episodes"),
-  ):
-    patch.setattr(ingest, "_write_shards", lambda *_, **how: asked.append(how) or {})
-    asked = []
-    ingests.run(makers.Synthetic((3,)), str(tmp_path / "none"))
-  assert asked == [{"workers": -1, "progress": True}]
+  with monkeypatch.context() as patch:
+    patch.setattr(ingest, "write", lambda *given: given)
+    source, _, settings, work = ingests.run(makers.Synthetic((3,)), str(tmp_path / "none"))
+  assert settings == ingest_settings.StorageOptions().settings(source, sources.SourceOptions())
+  assert work == ingest.Work(workers=-1, progress=True, lease_seconds=60.0)
   summary = ingests.run(
     makers.Synthetic((130,) + (1,) * 64), str(tmp_path / "s"), progress=False, workers=0
   )

@@ -81,3 +81,45 @@ def test_counts_of_labels(tmp_path):
     and opened.array(0, "z/a").dtype == np.float32
   )
   assert label_file.finished(str(tmp_path), 3, facts={"m": 1}) == sidecar
+
+
+def test_size_and_footer_say_that_a_file_is_whole(data, tmp_path):
+  folder = write(data, tmp_path / "l")
+  file = tmp_path / "l" / labels.file_name(0)
+  content = file.read_bytes()
+  for torn in (content[:-1], content + b"x", content[:-20] + b"x" + content[-19:], b""):
+    file.write_bytes(torn)
+    assert label_file.finished(folder, 0, facts=FACTS) is None
+  file.write_bytes(b"x" + content[1:])  # its content is not read: `labels.verify` finds this
+  assert label_file.finished(folder, 0, facts=FACTS)["clips"] == 5
+  file.unlink()
+  assert label_file.finished(folder, 0, facts=FACTS) is None
+
+
+def test_statistics_of_many_labels_are_merged_from_those_of_the_shards(data, tmp_path, monkeypatch):
+  write(data, tmp_path / "exact")
+  exact = labels.Labels(str(tmp_path / "exact")).statistics
+  monkeypatch.setattr(label_file, "_EXACT", 10)
+  opened = []
+  once = label_file.shard_file.ShardFile
+  monkeypatch.setattr(
+    label_file.shard_file, "ShardFile", lambda *given: opened.append(given) or once(*given)
+  )
+  write(data, tmp_path / "merged")
+  merged = labels.Labels(str(tmp_path / "merged")).statistics
+  assert merged.count == exact.count and not opened, "no file of labels is read again"
+  for name in ("mean", "std", "min", "max"):
+    np.testing.assert_allclose(getattr(merged, name), getattr(exact, name), rtol=1e-9, atol=1e-12)
+  spread = exact.max - exact.min
+  for name in ("q01", "q99"):
+    assert (np.abs(getattr(merged, name) - getattr(exact, name)) <= 0.05 * spread).all()
+  # a sidecar of an older version has no statistics: the labels are read
+  read = shard_writer.read_json
+  monkeypatch.setattr(
+    shard_writer,
+    "read_json",
+    lambda path: {k: v for k, v in read(path).items() if k != "statistics"},
+  )
+  sidecars = [label_file.finished(str(tmp_path / "merged"), i, facts=FACTS) for i in (0, 1)]
+  again = label_file._statistics(str(tmp_path / "merged"), sidecars, ("left",))
+  assert again.to_json() == exact.to_json() and len(opened) == 2

@@ -17,7 +17,7 @@ def test_who_waits_for_a_conversion_says_so(tmp_path, capsys, monkeypatch):
   arguments = dict(image_size=16, cache_dir=cache, **QUICK)
   path = ingests.ensure_shards(source, **arguments)
   capsys.readouterr()
-  with locks.locked(f"{path}.lock", wait=True):
+  with locks.locked(f"{path}.lock"):
     waiting = threading.Thread(target=ingests.ensure_shards, args=(source,), kwargs=arguments)
     waiting.start()
     until = time.monotonic() + 30

@@ -91,3 +91,33 @@ def test_sketches_of_shards_merge_as_their_rows():
   rows[3, 0] = np.inf
   with pytest.raises(errors.UserError, match="^statistics: the array holds values that are not"):
     summaries.merge_sketches(summaries.sketch(rows)[None])
+
+
+def test_merging_is_what_np_interp_gives():
+  """To the last bit, for columns with ties, with few rows, and with one value."""
+  rng = np.random.default_rng(0)
+  for case in range(12):
+    parts = [rng.normal(size=(int(n), 1)) for n in rng.integers(1, 40, 50)]
+    parts = [np.round(part) if case % 3 else part for part in parts]
+    parts[-1][:] = 0.5
+    counts = [len(part) for part in parts]
+    made = [summaries.summarize(part) for part in parts]
+    found = summaries.merge(made, counts)
+    levels = np.stack([one[2:, 0] for one in made])
+    for level, value in ((0.01, found.q01[0]), (0.99, found.q99[0])):
+      low, high = levels.min(), levels.max()
+      for _ in range(60):
+        middle = (low + high) / 2
+        below = 0.0
+        for count, one in zip(counts, levels, strict=True):
+          share = np.float64(count) / sum(counts)
+          below += share * np.interp(middle, one, summaries.LEVELS, left=0.0, right=1.0)
+        low, high = (middle, high) if below < level else (low, middle)
+      assert value == high, (case, level)
+
+
+def test_shares_below_values_that_are_as_near_as_numbers_can_be():
+  levels = np.array([[0.0] * 8 + [5e-324] * 9])
+  for value in (0.0, 5e-324, -1.0):
+    expected = np.interp(value, levels[0], summaries.LEVELS, left=0.0, right=1.0)
+    assert summaries._shares_below(levels, value) == [expected]

@@ -115,6 +115,7 @@ def test_labels_are_complete_when_all_shards_have_come(monkeypatch):
     cameras=["a"],
     model={"path": "MODEL", "fingerprint": "m", "dtype": "float32", "config": {"kind": "motion"}},
     data={"path": "SOURCE", "fingerprint": "d", "image_size": 16},
+    into=None,
   )
   begun, work = clock[0], work_of(0, 1, 2, 3)
   assert text_of(errors.TransientError, lambda: label_run.complete("F", work, timeout=30.0)) == (

@@ -71,6 +71,7 @@ ZERO = {
   "step_seconds",
   "shards.image_size",
   "shards.quality",
+  "shards.unit_frames",
   *(
     f"{section}.filters.{key}"
     for section in ("data", "shards")
@@ -130,6 +131,7 @@ EMPTY = {
   "rollout:tasks",
   "collect:tasks",
   "data.mixture",
+  "runner_flags",
   "train.profile_steps",
 }
 # tuples of them

@@ -3,9 +3,9 @@
 import types
 
 from como_jax import config as config_lib
-from como_jax.data import ingest_settings
 from como_jax.data import sources as formats
 from como_jax.tasks import ingest
+from tests.data import makers
 
 
 def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
@@ -15,7 +15,12 @@ def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
   )
   monkeypatch.setattr(ingest.data_folders, "resolve", lambda path: f"resolved {path}")
   monkeypatch.setattr(
-    ingest.ingest, "run", lambda *given, **more: asked.append((given, more)) or summary
+    ingest.ingest, "write", lambda *given, **more: asked.append((given, more)) or summary
+  )
+  monkeypatch.setattr(
+    ingest.sources,
+    "open_source",
+    lambda path, **more: asked.append((path, more)) or makers.Synthetic((3,), cameras=("a", "b")),
   )
   monkeypatch.setattr(
     ingest.ingest_manifest, "remarks", lambda manifest: [f"a remark on {manifest}", "another"]
@@ -23,13 +28,24 @@ def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
   for output, expected in (("", str(tmp_path)), ("elsewhere", "elsewhere")):
     section = {"path": "raw", "format": "lerobot", "cameras": ("a",), "action_key": "act"}
     config = config_lib.ConfigDict(
-      {"source": section, "output": output, "workers": 3, "shards": {"image_size": 32}}
+      {
+        "source": section,
+        "output": output,
+        "workers": 3,
+        "lease_seconds": 7.0,
+        "runner": "beam",
+        "runner_flags": ("--x=1",),
+        "shards": {"image_size": 32},
+      }
     )
     assert ingest.run(types.SimpleNamespace(config=config, workdir=tmp_path)) == 0
-    assert asked.pop() == (
-      ("resolved raw", expected, ingest_settings.StorageOptions(image_size=32, cameras=("a",))),
-      dict(format="lerobot", options=formats.SourceOptions(action_key="act"), workers=3),
-    )
+    (source, path, settings, work), more = asked.pop()
+    assert (len(source), path, more) == (1, expected, {})
+    assert (settings.image_size, settings.cameras) == (32, ("a",))
+    assert settings.options == formats.SourceOptions(action_key="act").stored()
+    assert work == ingest.ingest.Work(3, lease_seconds=7.0, runner="beam", runner_flags=("--x=1",))
+    options = formats.SourceOptions(action_key="act")
+    assert asked.pop() == ("resolved raw", dict(format="lerobot", options=options))
     assert (
       capsys.readouterr().out
       == "3 episodes, 4 clips, 50 frames in 1.3 s -> OUT\na remark on MANIFEST\nanother\n"

@@ -283,12 +283,17 @@ class VideoFolder(Source):
 
   def __getitem__(self, i: int) -> episode.RawEpisode:
     notes: list[str] = []
-    path = os.path.join(self._root, self._files[i])
-    cameras = {CAMERA: functools.partial(video.read, path, notes=notes, options=self._options)}
+    cameras = {
+      CAMERA: functools.partial(video.read, self.path(i), notes=notes, options=self._options)
+    }
     task = self._tasks.get(self.names[i], "")
     return episode.RawEpisode(
       self.names[i], task, cameras, {}, notes, self._groups[i], continuous=False
     )
+
+  def path(self, i: int) -> str:
+    """Path of a video file."""
+    return os.path.join(self._root, self._files[i])
 
   def fingerprint(self) -> str:
     """Hash that changes when a video or a file of instructions changes."""
