@@ -39,6 +39,17 @@ def build(config: Any) -> Any:
   return config_utils.lookup(KINDS, config["kind"], "model.kind")(config)
 
 
+def without_repetition(config: Any) -> dict[str, Any]:
+  """The section of the same model that repeats no operation to save memory; to count operations.
+
+  Without rematerialization, and without the backward pass of fused attention.
+
+  Args:
+    config: the whole `model` section, a dict or ConfigDict.
+  """
+  return {**config_utils.plain(config), "remat": "none", "attention_kernel": "xla"}
+
+
 def _common(config: dict[str, Any]) -> dict[str, Any]:
   """The fields that every transformer of the model shares."""
   config_utils.lookup(stacks.REMAT, config["remat"], "model.remat")

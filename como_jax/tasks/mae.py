@@ -39,6 +39,9 @@ def job(config) -> TrainJob:
   return TrainJob(
     model=model,
     loss=loss,
+    useful_loss=objectives.model_loss(
+      models.build(models.without_repetition(config.model)), objective
+    ),
     weights=objective.weights,
     evaluate=evaluate,
     read_options=data.read_options,

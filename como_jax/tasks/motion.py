@@ -42,6 +42,9 @@ def job(config) -> TrainJob:
   return TrainJob(
     model=model,
     loss=objectives.model_loss(model, objective),
+    useful_loss=objectives.model_loss(
+      models.build(models.without_repetition(config.model)), objective
+    ),
     weights=objective.weights,
     constants=objective.constants,
     initial_params=start,

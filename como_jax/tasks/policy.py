@@ -53,6 +53,7 @@ def job(command: config_lib.CommandLine) -> TrainJob:
   return TrainJob(
     model=model,
     loss=lambda params, batch, key: model.losses(params, batch, key),
+    useful_loss=models.build(models.without_repetition(spec.model)).losses,
     weights=policy_setup.loss_weights(config, model),
     initial_params=start,
     unit="examples",

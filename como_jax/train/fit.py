@@ -103,7 +103,7 @@ def fit(command: config_lib.CommandLine, make: Callable[[], TrainJob]) -> int:
     command.workdir, keep=section.keep_checkpoints, frozen=prepared.frozen
   )
   current = _initial_state(command, prepared, checkpointer, seen.clock)
-  _observe(seen, command, prepared, train_step, current)
+  _observe(seen, command, prepared, shapes, step=int(current.step))
   try:
     writer = _open_log(command, prepared, current, old_rate)
     if seen.utilization.remark:
@@ -123,15 +123,18 @@ def _observe(
   seen: observed.Observed,
   command: config_lib.CommandLine,
   prepared: _Prepared,
-  train_step: step.TrainStep,
-  current: state.TrainState,
+  shapes: state.TrainState,
+  *,
+  step: int,
 ) -> None:
-  """Opens the ledger in process 0, and counts the operations of a step."""
+  """Opens the ledger in process 0, and counts the useful operations of a step."""
   if distributed.is_primary():
-    seen.ledger = goodput.Ledger(command.workdir, seen.clock, step=int(current.step))
+    seen.ledger = goodput.Ledger(command.workdir, seen.clock, step=step)
+  loss = prepared.job.useful_loss or prepared.job.loss
+  useful = dataclasses.replace(prepared, job=dataclasses.replace(prepared.job, loss=loss))
   batch = job.batch_shapes(prepared.job, prepared.mesh)
   seen.utilization = utilization.Utilization(
-    lambda: train_step.trace(current, batch),
+    lambda: _train_step(command.config, useful, shapes).trace(shapes, batch),
     list(prepared.mesh.local_devices),
     count=prepared.mesh.size,
   )

@@ -53,6 +53,8 @@ class TrainJob:
       and never again on resume: nested dicts as the parameters, with the leaves to replace alone.
       It must not call collectives.
     files: JSON files that stand beside the checkpoints and the weights, name -> text.
+    useful_loss: `loss` of the model that repeats no operation to save memory, for the share of the
+      devices' peak (`models.without_repetition`); None: `loss` repeats none.
   """
 
   model: Any
@@ -70,6 +72,7 @@ class TrainJob:
   evaluate_together: bool = False
   init_from_data: Callable[[Any], Mapping[str, Any]] | None = None
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  useful_loss: step.Loss | None = None
 
 
 def state_shapes(

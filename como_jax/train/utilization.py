@@ -6,25 +6,10 @@ from typing import Any
 from como_jax.parallel import chips, flops
 from como_jax.train import memory
 
-# beginning of `jax.Device.device_kind` -> name in chips.CHIPS; the first that fits counts
-_KINDS = {
-  "TPU v4": "v4",
-  "TPU v5 lite": "v5e",
-  "TPU v5e": "v5e",
-  "TPU v5": "v5p",
-  "TPU v6 lite": "v6e",
-  "TPU v6e": "v6e",
-  "TPU7x": "tpu7x",
-  "NVIDIA H100": "h100",
-  "NVIDIA H200": "h200",
-  "NVIDIA B200": "b200",
-}
-
 
 def peak(device_kind: str) -> float | None:
   """Peak rate of a device in operations per second (bfloat16); None where it is unknown."""
-  name = next((name for begin, name in _KINDS.items() if device_kind.startswith(begin)), "")
-  chip = chips.CHIPS.get(name)
+  chip = chips.CHIPS.get(chips.kind(device_kind))
   return chip.tflops * 1e12 if chip is not None and chip.tflops else None
 
 
@@ -45,7 +30,8 @@ class Utilization:
     """Counts the operations of a step, where the peak rate of the devices is known.
 
     Args:
-      trace: gives the `jax.stages.Traced` of a step; None: it is not to be counted.
+      trace: gives the `jax.stages.Traced` of a step that repeats no operation; None: nothing is
+        counted.
       devices: of this process; (): nothing is measured.
       count: devices of all processes.
     """

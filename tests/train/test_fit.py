@@ -199,16 +199,20 @@ def test_a_profile_is_recorded_by_process_0_alone_and_closed(fit, monkeypatch, t
   assert fit() and [one.profile for _, one in fit.told.looped] == [made, None]
 
 
-def test_what_is_not_known_of_the_devices_is_said_once(fit):
+@pytest.mark.parametrize("useful", [None, "USEFUL"])
+def test_what_is_not_known_of_the_devices_is_said_once(fit, monkeypatch, useful):
+  losses: list[str] = []
   fit.told.remark = "no MFU"
+  object.__setattr__(fit.job, "useful_loss", useful)
   code, said = fit()
   assert code == 0 and said.splitlines()[1:] == ["no MFU", "ledger: SUMMARY"]
   trace, devices, count = fit.told.used
   assert (devices, count) == (["DEVICE"], 2)
-  fit_lib_step = types.SimpleNamespace(trace=lambda now, batch: (now.step, batch))
-  cell = dict(zip(trace.__code__.co_freevars, trace.__closure__, strict=True))
-  cell["train_step"].cell_contents = fit_lib_step
-  assert trace() == (0, "BATCH")
+  step_ = types.SimpleNamespace(trace=lambda shapes, batch: (shapes, batch))
+  monkeypatch.setattr(
+    fit_lib.step, "TrainStep", lambda loss, *given, **more: losses.append(loss) or step_
+  )
+  assert trace() == ("SHAPES", "BATCH") and losses == [useful or "LOSS"]
 
 
 @pytest.mark.parametrize("first", [True, False])
