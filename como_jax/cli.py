@@ -60,11 +60,15 @@ def main(argv: Sequence[str], *, program: Sequence[str] = main_lib.PROGRAM) -> i
       print(cache_command.run(words[1:]))
       return 0
     task, words = for_task(words)
+    if words in (["--help"], ["-help"]):
+      print(HELP)
   except errors.UserError as error:
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     return error.code
-  if words in (["--help"], ["-help"]):
-    print(HELP)
+  except BrokenPipeError as error:
+    if not interrupt.is_unread(error):
+      raise
+    return interrupt.PIPE_CODE
   return main_lib.main([argv[0], *words], task=task, program=program)
 
 

@@ -1,15 +1,17 @@
-"""Handles Ctrl-C outside the training loop: prints one line, never a traceback.
+"""Handles Ctrl-C outside the training loop, and output that nobody reads: never a traceback.
 
 The training loop handles Ctrl-C itself and saves a checkpoint. This module imports only modules
 that load quickly.
 """
 
 import os
+import select
 import signal
 import sys
 from typing import NoReturn
 
 CODE = 128 + signal.SIGINT
+PIPE_CODE = 128 + signal.SIGPIPE  # what a shell reports of other programs after `| head`
 
 
 class _ExitAtOnce:
@@ -66,8 +68,16 @@ def restore() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def is_unread(error: BaseException) -> bool:
+  """Whether an error says that nobody reads stdout or stderr any more, as after `| head`.
+
+  Other pipes and sockets that break (of a worker, of a client) are faults, and are not meant.
+  """
+  return isinstance(error, BrokenPipeError) and any(map(_has_no_reader, (1, 2)))
+
+
 def exit_with(code: int) -> NoReturn:
-  """Ends the program with an exit code.
+  """Ends the program with an exit code; with `PIPE_CODE` where the last output has no reader.
 
   After Ctrl-C it ends at once, without cleanup: threads of a compiler or a data loader may still be
   at work, and can crash a normal exit (exit code 139 instead of 130).
@@ -75,8 +85,23 @@ def exit_with(code: int) -> NoReturn:
   Args:
     code: the exit code.
   """
+  for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by the caller
+    try:
+      stream.flush()
+    except BrokenPipeError:
+      code = code or PIPE_CODE
+    except OSError:
+      pass  # Python tries again at its end, and says so
+  for number in (1, 2):
+    if _has_no_reader(number):  # else Python complains about the rest of its buffer at the end
+      os.dup2(os.open(os.devnull, os.O_WRONLY), number)
   if code == CODE:
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)
   sys.exit(code)
+
+
+def _has_no_reader(number: int) -> bool:
+  """Whether a file descriptor is a pipe or a socket whose other end is closed."""
+  poll = select.poll()
+  poll.register(number, 0)
+  return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -9,6 +9,7 @@ Exit codes:
        that did not end): the command, or --resume, may work later
   130  Ctrl-C before there was anything to save: one line says which command to run again
   134  the cause of 75, where JAX aborts the process itself
+  141  the output has no reader any more, as after `| head`: nothing is said
   143  SIGTERM or Ctrl-C during training: saved, run again with --resume
 
 Several processes: see parallel/startup.py and launch/local_processes.py.
@@ -53,10 +54,10 @@ def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str
   """
   words = sys.argv if argv is None else argv
   command = None
-  if isinstance(sys.stdout, io.TextIOWrapper):  # not what a notebook or a test puts there
-    # flush every line, in a file or a pipe too
-    sys.stdout.reconfigure(line_buffering=True)
   try:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not what a notebook or a test puts there
+      # flush every line, in a file or a pipe too
+      sys.stdout.reconfigure(line_buffering=True)
     from como_jax import config as config_lib
 
     try:
@@ -85,6 +86,8 @@ def main(argv: list[str] | None = None, *, task: str = "", program: Sequence[str
     print("\n" + resume_hint(command, program), file=sys.stderr)
     return interrupt.CODE
   except OSError as error:
+    if interrupt.is_unread(error):
+      return interrupt.PIPE_CODE
     if not _is_unusable_path(error, command):
       raise
     print(f"error: {_unusable_path_message(error)}", file=sys.stderr)
@@ -122,6 +125,8 @@ def _one_of_several(command, program: Sequence[str]) -> int:
       distributed.exit_immediately(interrupt.CODE)
     except Exception as error:
       # the others wait for this process in a collective: an orderly exit would wait for them
+      if interrupt.is_unread(error):
+        distributed.exit_immediately(interrupt.PIPE_CODE)
       if isinstance(error, OSError) and _is_unusable_path(error, command):
         print(f"error: {_unusable_path_message(error)}", file=sys.stderr)
         distributed.exit_immediately(errors.UserError.code)
@@ -139,6 +144,7 @@ def resume_hint(command, program: Sequence[str]) -> str:
   if command is None or command.config.task == "serve":
     return "stopped by Ctrl-C"
   words = list(command.words)
+  # of a task that goes on in its workdir, or begins anew there
   resume_flag = commands.COMMANDS.get(command.config.task, commands.Command()).again
   config_file = command.workdir / "config.json"
   # where this process has written it, there is a run to resume

@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 from como_jax import errors
-from como_jax.data import ingest, ingest_settings, shards
+from como_jax.data import ingest, ingest_settings
 from como_jax.data import sources as source_formats
-from como_jax.data.sources import video_folder
+from como_jax.data.sources import markers, video_folder
 from como_jax.settings import paths
 
 BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "metaworld_mini"
@@ -48,11 +48,10 @@ def resolve(path: str, *, name: str = "data path") -> str:
 
 
 def _holds_data(folder: str) -> bool:
-  """Whether a folder looks like data at its first level: shards, a LeRobot data set, videos."""
+  """Whether a folder looks like data at its first level: a format's marker, or videos."""
   if not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):
     return False
-  known = (shards.MANIFEST, os.path.join("meta", "info.json"))
-  return any(os.path.isfile(os.path.join(folder, one)) for one in known) or any(
+  return bool(markers.found(folder)) or any(
     one.lower().endswith(video_folder.EXTENSIONS) for one in os.listdir(folder)
   )
 

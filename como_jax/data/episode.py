@@ -47,10 +47,15 @@ class RawEpisode:
 def fingerprint(root: str, files: Sequence[str]) -> str:
   """Hash of the names, sizes and modification times of files, without reading their content.
 
-  It changes when the source changes.
+  It changes when the source changes. A file that is not there counts as missing: the episode that
+  reads it is quarantined, not the whole source.
   """
   digest = xxhash.xxh64()
   for name in files:
-    stat = os.stat(os.path.join(root, name))
+    try:
+      stat = os.stat(os.path.join(root, name))
+    except FileNotFoundError:
+      digest.update(os.fsencode(f"{name}\0missing\n"))
+      continue
     digest.update(os.fsencode(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
   return digest.hexdigest()

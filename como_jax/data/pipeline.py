@@ -138,10 +138,10 @@ def draw_jitter(location: WindowLocation, rng: np.random.Generator) -> list[int]
 
 @dataclasses.dataclass
 class _LoadTraining:
-  """Rows of ((data set, window number), class and state of a bit generator) -> batch.
+  """Loads the windows of a batch and augments them.
 
   Where a frame of a window is damaged, `stream.read` loads another window instead. A hash of
-  the number chooses it. `damage` counts such windows; too many of them end the run.
+  the window's number chooses it. `monitor` counts such windows; too many of them end the run.
 
   A frame that needs no resizing is decoded into the batch and augmented there, others into memory
   that is used again. This saves copies, which would take a third of the time of decoding at 224 px.
@@ -156,6 +156,11 @@ class _LoadTraining:
   monitor: stream.CorruptionMonitor = dataclasses.field(default_factory=stream.CorruptionMonitor)
 
   def batch(self, rows: Sequence[tuple[tuple[int, int], type, dict]]) -> dict[str, np.ndarray]:
+    """The arrays of `batches`.
+
+    Args:
+      rows: of each sample ((data set, window number), class and state of its bit generator).
+    """
     lengths = {"frames": self.frames, **({"jittered": self.frames - 1} if self.jitter else {})}
     out = {
       name: np.empty((len(rows), length, self.size, self.size, 3), np.uint8)
@@ -164,15 +169,17 @@ class _LoadTraining:
     seconds = np.zeros((len(rows), self.frames - 1), np.float32)
     scratch: dict[tuple[int, ...], np.ndarray] = {}  # by shape
     chain = (*self.augment, transforms.Resize(self.size))
-    rng = np.random.Generator(rows[0][1](0))  # every row sets its state
+    bit_generator = rows[0][1]
+    rng = np.random.Generator(bit_generator(0))  # every row sets its state
     to = transforms.resized_to(chain)
-    for i, (key, _, state) in enumerate(rows):
+    for i, ((dataset, window), _, state) in enumerate(rows):
       rng.bit_generator.state = state
       row = {name: value[i] for name, value in out.items()}
 
       def load(location, row=row, i=i):  # called again with another window where a frame is damaged
         seconds[i] = location.seconds
         numbers = [*location.frames, *(draw_jitter(location, rng) if self.jitter else [])]
+        # `by`: a JPEG may be decoded at 1/by of its size
         size, by = location.reader.frame_size(location.segment, location.camera, numbers, to=to)
         shape = (len(numbers), math.ceil(size[0] / by), math.ceil(size[1] / by), 3)
         if shape[1:3] == (self.size, self.size):
@@ -194,7 +201,7 @@ class _LoadTraining:
           **({"jittered": scratch[shape][self.frames :]} if self.jitter else {}),
         }
 
-      sample = stream.read(self.sets[key[0]], key[1], self.monitor, load)
+      sample = stream.read(self.sets[dataset], window, self.monitor, load)
       transforms.apply(chain, sample, rng, row)
     return {"frames": out["frames"][:, 0]} if self.is_mae else {**out, "seconds": seconds}
 

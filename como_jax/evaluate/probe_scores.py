@@ -113,13 +113,17 @@ def _kernel_row(
   row = probe_rows.Row()
   errors = inputs.errors(name, [target.robots for target in targets], MAX_WINDOWS)
   for target, by_robot in zip(targets, errors, strict=True):
-    values = np.concatenate([np.nanmean(of_robot, axis=1) for of_robot in by_robot])
-    groups = np.concatenate([robot.groups[robot.held_out] for robot in target.robots])
-    finite = np.isfinite(values)  # a robot with constant targets has no error
-    if finite.any():
+    # constant dimensions have no error, and a robot that has no others is left out
+    scored = [
+      (np.nanmean(of_robot, axis=1), robot.groups[robot.held_out])
+      for of_robot, robot in zip(by_robot, target.robots, strict=True)
+      if not np.isnan(of_robot).all()
+    ]
+    if scored:
+      values, groups = (np.concatenate(parts) for parts in zip(*scored, strict=True))
       row[probe_rows.PREFIXES[target.name] + "kr_mse"] = (
-        float(values[finite].mean()),
-        probes.bootstrap(values[finite], groups[finite]),
+        float(values.mean()),
+        probes.bootstrap(values, groups),
       )
   return row
 

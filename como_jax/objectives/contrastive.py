@@ -3,7 +3,7 @@
 The latent of a motion should be similar to that of the same motion over a jittered interval (the
 positive), and not to that of the reversed motion (the negative).
 
-Legend: B batch, P pairs, L length of the whole latent z, H W image; t first frame, n offset to the
+Legend: B batch, P pairs, L = Q*Z numbers of a latent z, H W image; t first frame, n offset to the
 second one, d jitter (at most a fifth of n, of either sign); E runs of neighboring clips, M drawn
 pairs of each.
 Source: CoMo, CVPR version of arXiv 2505.17006; temperature from the released code.

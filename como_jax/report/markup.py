@@ -31,7 +31,7 @@ def figure(folder: pathlib.Path, name: str, draw: Callable[[themes.Theme], bytes
     draw: theme -> PNG.
     alt: text for readers who do not see the figure.
   """
-  light, dark = (draw(theme) for theme in themes.THEMES)
+  light, dark = themes.in_all_themes(draw)
   (folder / f"{name}.png").write_bytes(light)
   (folder / f"{name}-dark.png").write_bytes(dark)
   return (

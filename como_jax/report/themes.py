@@ -3,6 +3,7 @@
 The colors are those of Okabe and Ito, which color-blind readers can distinguish.
 """
 
+import contextvars
 import dataclasses
 import functools
 import io
@@ -51,6 +52,11 @@ DARK = Theme(
 )
 THEMES = (LIGHT, DARK)
 
+# Within `in_all_themes`: the figure that is laid out, once there is one.
+_LAID_OUT: contextvars.ContextVar[list[Figure] | None] = contextvars.ContextVar(
+  "_LAID_OUT", default=None
+)
+
 
 def themed(
   draw: Callable[Concatenate[Data, Theme, Options], bytes],
@@ -90,12 +96,45 @@ def panels(
   return figure, axes
 
 
+def in_all_themes(draw: Callable[[Theme], bytes]) -> tuple[bytes, ...]:
+  """A figure in each of `THEMES`, laid out once, which takes as long as to draw it.
+
+  Args:
+    draw: theme -> PNG of one figure, the same but for its colors.
+  """
+  token = _LAID_OUT.set([])
+  try:
+    return tuple(draw(theme) for theme in THEMES)
+  finally:
+    _LAID_OUT.reset(token)
+
+
 def png(figure: Figure) -> bytes:
-  """Encodes a figure as PNG."""
+  """Lays a figure out and encodes it as PNG."""
   backend_agg.FigureCanvasAgg(figure)
+  figure.dpi = DPI
+  _lay_out(figure)
   stream = io.BytesIO()
   figure.savefig(stream, format="png", dpi=DPI)
   return stream.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+  """Places the axes, as those of the figure in the theme before where there is one."""
+  engine, laid_out = figure.get_layout_engine(), _LAID_OUT.get()
+  if laid_out:
+    for axis, placed in zip(figure.axes, laid_out[0].axes, strict=True):
+      axis.set_position(placed.get_position(original=True))
+      # of color bars
+      axis.set(
+        aspect=placed.get_aspect(), anchor=placed.get_anchor(), box_aspect=placed.get_box_aspect()
+      )
+  elif engine is not None:
+    engine.execute(figure)
+  # with an engine, `savefig` would draw twice: once for the layout alone
+  figure.set_layout_engine(None)
+  if laid_out is not None:
+    laid_out[:] = [figure]
 
 
 def _style(theme: Theme) -> "dict[RcKeyType, Any]":

@@ -26,7 +26,7 @@ def job(config) -> TrainJob:
   data = motion_data.TrainingData(config, model, jitter="contrastive" in objective.functions)
   for remark in data.remarks() + encoder_weights.remarks(start) + objective.remarks():
     print(remark)
-  tokens = None
+  tokens = None  # of every frame of the data, encoded once
   if config.train.cache_tokens:
     tokens = token_cache.of_motion_data(config, model, start, data)
 

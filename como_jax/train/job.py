@@ -1,6 +1,7 @@
 """What a task brings to training, and the state that follows from it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -35,7 +36,7 @@ class TrainJob:
   """What a task brings to the shared machinery.
 
   Attributes:
-    model: record with `init`, `frozen` and `config`.
+    model: record with `init`, `frozen` and `config`; hashable.
     loss: `(params, batch, key) -> {term: (sum, count)}`.
     weights: weight of each term; None for one that is only logged.
     batches: `start_step -> iterator` of numpy batches, closable.
@@ -80,7 +81,7 @@ def state_shapes(
 ) -> state.TrainState:
   """Shapes, types and shardings of the state."""
   shapes = jax.eval_shape(
-    _creator(job, tx, frozen=frozen, ema=ema), rng.key(0, "init"), dict(job.initial_params)
+    _creator(job.model, tx, frozen, ema), rng.key(0, "init"), dict(job.initial_params)
   )
   return jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -93,7 +94,7 @@ def initial_state(
   job: TrainJob, tx, *, frozen: tuple[str, ...], ema: bool, seed: int, mesh: jax.sharding.Mesh
 ) -> state.TrainState:
   """The state at step 0, made sharded under jit, with the job's given parts in place."""
-  create, key = _creator(job, tx, frozen=frozen, ema=ema), rng.key(seed, "init")
+  create, key = _creator(job.model, tx, frozen, ema), rng.key(seed, "init")
   start = jax.tree.map(np.asarray, dict(job.initial_params))
   shapes = jax.eval_shape(create, key, start)
   return jax.jit(create, out_shardings=rules.shardings(shapes, mesh))(key, start)
@@ -177,7 +178,7 @@ def replicated(params):
   return params if jax.process_count() == 1 else jax.device_put(distributed.gather(params))
 
 
-def _creator(job: TrainJob, tx, *, frozen: tuple[str, ...], ema: bool) -> Callable:
-  return lambda key, start: state.create(
-    {**job.model.init(key), **start}, tx, frozen=frozen, ema=ema
-  )
+@functools.lru_cache(maxsize=1)
+def _creator(model: Any, tx, frozen: tuple[str, ...], ema: bool) -> Callable:
+  """(key, given parts) -> the state; one function a run, so that JAX traces it once."""
+  return lambda key, start: state.create({**model.init(key), **start}, tx, frozen=frozen, ema=ema)

@@ -55,7 +55,8 @@ class TrainResult:
 class TrainLoop:
   """Save, evaluate, fetch a batch, step, log; until the last step or a signal.
 
-  The save comes before the next batch is fetched, so a run resumes with the batch of that number.
+  The state after n steps is saved before batch n is fetched, so a run resumed from it begins with
+  batch n.
   Metrics are read one step late: the host never waits for the step it has just started. They are
   all read before a save, so no state is saved after a loss that was not finite. An evaluation that
   fails is reported and left out (but for a lost process or storage): it must not end a run. A log

@@ -106,7 +106,7 @@ def accumulate_gradients(
   """The same as `compute_gradients`, from `options.num_microbatches` parts of the batch."""
   parts = jax.tree.map(lambda x: _split_rows(x, options.num_microbatches, mesh), batch)
   keys = jax.random.split(key, options.num_microbatches)
-  # Only the counts of the losses are used here, which masks decide: XLA removes the model.
+  # Counts depend on the masks of a batch alone: XLA removes the model from this pass.
   counts = jax.lax.map(
     lambda part_and_key: {name: count for name, (_, count) in loss(params, *part_and_key).items()},
     (parts, keys),

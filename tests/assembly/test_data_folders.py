@@ -51,6 +51,8 @@ def test_a_path_is_there_or_its_key_is_named(tmp_path, monkeypatch):
   [
     (("manifest.json",), True),
     (("meta/info.json",), True),
+    (("dataset_info.json", "features.json"), True),
+    (("features.json",), False),
     (("a.MP4",), True),
     (("deep/a.mp4",), False),
     ((), False),

@@ -109,5 +109,8 @@ def change(text: str, diff: str, where: str) -> str:
   old = "".join(f"{row[1:]}\n" for row in rows if not row.startswith("+"))
   new = "".join(f"{row[1:]}\n" for row in rows if not row.startswith("-"))
   if text.count(f"\n{old}") != 1:
-    raise ValueError(f"{where}: expected once, found {text.count(old)} times:\n{old}")
+    raise ValueError(
+      f"docs/extending.md, {where}: expected once, found {text.count(old)} times (show the lines "
+      f"that the file has now):\n{old}"
+    )
   return text.replace(f"\n{old}", f"\n{new}")

@@ -42,11 +42,18 @@ def copy(root):
 
 @pytest.fixture(name="outcomes", scope="module")
 def _outcomes(tmp_path_factory):
-  """File of a test -> {name of the test: what went wrong, "" for nothing}, in one process."""
+  """File of a test -> {name of the test: what went wrong, "" for nothing}, in one process.
+
+  A recipe that does not fit the code is an entry of its own name; the others are tried.
+  """
   root = tmp_path_factory.mktemp("extended")
   copy(root)
+  found = {}
   for recipe in RECIPES.values():
-    recipe.apply(root)
+    try:
+      recipe.apply(root)
+    except ValueError as error:
+      found[recipe.name] = {"apply": str(error)}
     words = [pages.words(line) for line in recipe.commands]
     (root / f"test_{slug(recipe)}.py").write_text(COMMANDS.format(words=words))
   command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
@@ -59,7 +66,6 @@ def _outcomes(tmp_path_factory):
     timeout=limits.SAFETY_NET,
   )
   assert (root / "results.xml").exists(), done.stdout + done.stderr
-  found = {}
   for case in xml.etree.ElementTree.parse(root / "results.xml").iter("testcase"):
     wrong = [part.text or "failed" for part in case if part.tag in ("failure", "error")]
     found.setdefault(case.get("classname"), {})[case.get("name")] = "\n".join(wrong)
@@ -86,6 +92,7 @@ def test_there_is_a_recipe_for_each_kind_of_extension():
 def test_a_recipe_works(name, outcomes):
   recipe = RECIPES[name]
   assert recipe.tests and recipe.commands
+  assert name not in outcomes, outcomes[name]["apply"]
   for path in recipe.tests:
     results = outcomes[path.removesuffix(".py").replace("/", ".")]
     assert results and not any(results.values()), results

@@ -140,6 +140,24 @@ def test_robots_are_probed_apart_and_targets_of_the_same_windows_together(monkey
   assert rows["place"]["state_kr_mse"] != rows["place"]["kr_mse"]
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_constant_targets_have_no_error():
+  """A robot that stands still is left out; with no other robot there is no number."""
+  target, pictures, cameras, poses = filmed(robots=2, moves=30)
+  first, second = target.robots
+  still = dataclasses.replace(second, values=np.ones_like(second.values))
+  half = dataclasses.replace(first, values=first.values * [1, 0] + [0, 2])
+  motion = poses[:, 1] - poses[:, 0]
+
+  def error(*robots):
+    inputs = probe_scores._Inputs({"motion": motion}, ("motion",), 0)
+    made = probe_targets.Target("action", robots, ())
+    return probe_scores._kernel_row(inputs, "motion", [made]).get("kr_mse")
+
+  assert error(first, still) == error(first) and error(still) is None
+  assert error(half)[0] == pytest.approx(error(first)[0], abs=0.02)
+
+
 def test_errors_are_in_units_of_the_windows_to_fit_on():
   target, pictures, cameras, poses = filmed()
   robot = target.robots[0]

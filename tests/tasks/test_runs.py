@@ -18,7 +18,18 @@ from como_jax.train import fit as fit_lib
 from como_jax.train import job as job_lib
 from tests import toy
 
-MODEL = types.SimpleNamespace(init=lambda key: toy.params(width=8), frozen=toy.FROZEN, config={})
+
+class Model:
+  """Of a few parameters; hashable, as all models are."""
+
+  frozen, config = toy.FROZEN, {}
+
+  def init(self, key):
+    del key
+    return toy.params(width=8)
+
+
+MODEL = Model()
 BATCH = {
   name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in toy.batch(0).items()
 }

@@ -75,13 +75,20 @@ def test_parameters_are_gathered_where_several_processes_hold_them(monkeypatch):
   assert job_lib.replicated(params)["a"].tolist() == [1.0, 1.0] and gathered == [params]
 
 
+class Noisy:
+  """A model whose parameters are drawn; `traced` counts how often."""
+
+  traced = 0
+
+  def init(self, key):
+    self.traced += 1
+    return {**toy.params(width=512), "noise": jax.random.normal(key, (3,))}
+
+
 def test_the_state_is_made_sharded_with_the_given_parts_in_place():
   tx, _ = toy.make_optimizer()
   given = {"encoder": {"kernel": np.full((8, 512), 7.0, np.float32)}}
-  model = types.SimpleNamespace(
-    init=lambda key: {**toy.params(width=512), "noise": jax.random.normal(key, (3,))}
-  )
-  job = types.SimpleNamespace(model=model, initial_params=given)
+  job = types.SimpleNamespace(model=Noisy(), initial_params=given)
   mesh = mesh_lib.make(data=1, fsdp=4, devices=jax.devices()[:4])
   made = [
     job_lib.initial_state(job, tx, frozen=toy.FROZEN, ema=ema, seed=seed, mesh=mesh)
@@ -105,3 +112,12 @@ def test_the_state_is_made_sharded_with_the_given_parts_in_place():
     described(shapes) == described(made[0])
     and not shapes.params["head"]["kernel"].sharding.is_fully_replicated
   )
+
+
+def test_a_run_traces_the_initialization_of_its_model_once():
+  tx, _ = toy.make_optimizer()
+  job = types.SimpleNamespace(model=Noisy(), initial_params={})
+  mesh = mesh_lib.make(data=1, devices=jax.devices()[:1])
+  shapes = job_lib.state_shapes(job, tx, frozen=toy.FROZEN, ema=False, mesh=mesh)
+  made = job_lib.initial_state(job, tx, frozen=toy.FROZEN, ema=False, seed=1, mesh=mesh)
+  assert job.model.traced == 1 and jax.tree.structure(shapes) == jax.tree.structure(made)

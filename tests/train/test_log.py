@@ -4,6 +4,7 @@ when the disk is full.
 
 import io
 import json
+import subprocess
 import sys
 import types
 
@@ -11,6 +12,7 @@ import pytest
 
 from como_jax import errors
 from como_jax.train import log
+from tests.end_to_end import program
 
 
 @pytest.fixture(name="clock")
@@ -204,6 +206,18 @@ def test_a_later_start_goes_on_in_the_folder_that_is_there(tmp_path):
     (event.step, event.wall_time > 1.6e9, event.HasField("session_log"))
     for event in events(board)[1:]
   ] == [(3, True, True)]
+
+
+def test_torch_is_not_loaded_for_tensorboard_and_can_be_later(tmp_path):
+  (tmp_path / "torch.py").write_text("HERE = 1")
+  code = (
+    f"import pathlib, sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom como_jax.train import log\n"
+    f"board = log._Board(pathlib.Path({str(tmp_path)!r}), purge_step=0)\n"
+    "board.write(1, {'loss': 0.5})\nassert 'tensorboardX' in sys.modules\n"
+    "assert 'torch' not in sys.modules\nimport torch\nassert torch.HERE == 1"
+  )
+  done = subprocess.run([sys.executable, "-c", code], cwd=program.ROOT, capture_output=True)
+  assert done.returncode == 0, done.stderr
 
 
 def test_a_run_keeps_its_name_at_weights_and_biases(tmp_path, monkeypatch):

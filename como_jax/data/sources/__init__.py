@@ -1,12 +1,14 @@
-"""Sources of episodes: one module per format on disk, and one line per format in `SOURCES`."""
+"""Sources of episodes: one module per format on disk, and one line per format in `SOURCES`.
+
+`markers.MARKERS` says by which files a folder's format is known.
+"""
 
 import os
 from collections.abc import Callable
 
 from como_jax import errors
-from como_jax.data import shards as shard_tables
 from como_jax.data import video
-from como_jax.data.sources import lerobot, shards, tfds, video_folder
+from como_jax.data.sources import lerobot, markers, shards, tfds, video_folder
 from como_jax.data.sources.options import SourceOptions
 from como_jax.data.sources.protocol import Source
 
@@ -32,15 +34,12 @@ def detect(path: str) -> str:
   if not os.path.isdir(path):
     problem = "is a file" if os.path.exists(path) else "does not exist"
     raise errors.UserError(
-      f"data path {path} {problem}: expected a folder (LeRobot data set, video files, "
-      "tensorflow-datasets or como_jax shards)"
+      f"data path {path} {problem}: expected a folder "
+      f"({', '.join(marker.title for marker in markers.MARKERS.values())} or video files)"
     )
-  if os.path.isfile(os.path.join(path, shard_tables.MANIFEST)):
-    return "shards"
-  if os.path.isfile(os.path.join(path, "meta", "info.json")):
-    return "lerobot"
-  if video_folder.is_tfds(path):
-    return "tfds"
+  marked = markers.found(path)
+  if marked:
+    return marked[0]
   whole = video_folder.enclosing(path)
   if whole:
     raise errors.UserError(
@@ -59,8 +58,7 @@ def detect(path: str) -> str:
   if video_folder.find(path, limit=1):
     return "video_folder"
   raise errors.UserError(
-    f"data path {path} holds none of: meta/info.json (LeRobot), {shard_tables.MANIFEST} (como_jax "
-    f"shards), {' and '.join(video_folder.TFDS)} (tensorflow-datasets), "
+    f"data path {path} holds none of: {', '.join(map(str, markers.MARKERS.values()))}, "
     f"video files ({' '.join(video_folder.EXTENSIONS)})"
   )
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from como_jax import errors
 from como_jax.data import episode, shards, video
-from como_jax.data.sources import video_groups
+from como_jax.data.sources import markers, video_groups
 from como_jax.data.sources.options import SourceOptions
 from como_jax.data.sources.protocol import Source
 
@@ -71,9 +71,6 @@ _KINDS = {
   "a playlist, not a video": ".m3u .m3u8 .mpd .pls",
 }
 _REASONS = {extension: reason for reason, texts in _KINDS.items() for extension in texts.split()}
-_LEROBOT = os.path.join("meta", "info.json")
-# Files of one version of a data set of tensorflow-datasets.
-TFDS = ("dataset_info.json", "features.json")
 _LEVELS = 5  # parent folders that are searched for an enclosing data set
 
 
@@ -103,7 +100,7 @@ def enclosing(path: str) -> str | None:
   path = os.path.realpath(path)
   for _ in range(_LEVELS):
     path = os.path.dirname(path)
-    if os.path.isfile(os.path.join(path, _LEROBOT)):
+    if os.path.isfile(os.path.join(path, markers.LEROBOT)):
       return path
   return None
 
@@ -229,24 +226,20 @@ class _FolderScan:
     return False
 
 
-def is_tfds(path: str) -> bool:
-  """Whether a folder is one version of a data set of tensorflow-datasets."""
-  return all(os.path.isfile(os.path.join(path, name)) for name in TFDS)
-
-
 def _format(path: str) -> str | None:
   """The format of the data set in a folder, None when the folder is not a data set."""
-  if os.path.isfile(os.path.join(path, _LEROBOT)):
-    return "lerobot"
-  if is_tfds(path):
-    return "tfds"
-  if os.path.isfile(os.path.join(path, shards.MANIFEST)):
-    try:
-      with open(os.path.join(path, shards.MANIFEST), encoding="utf-8") as file:
-        return "shards" if "shards" in json.load(file) else None
-    except (OSError, ValueError, TypeError):
-      return None
-  return None
+  return next(
+    (name for name in markers.found(path) if name != "shards" or _lists_shards(path)), None
+  )
+
+
+def _lists_shards(path: str) -> bool:
+  """Whether a folder's manifest is one of shards: other programs write files of that name too."""
+  try:
+    with open(os.path.join(path, shards.MANIFEST), encoding="utf-8") as file:
+      return "shards" in json.load(file)
+  except (OSError, ValueError, TypeError):
+    return False
 
 
 class VideoFolder(Source):

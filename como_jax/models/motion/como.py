@@ -235,8 +235,8 @@ class MotionModel:
       params: as from `init`.
       batch: "frames" uint8 [B, K, H, W, 3]; "jittered" uint8 [B, K-1, H, W, 3] when Tcl is trained.
         A caller that has the tokens also gives "frame_tokens" [B, K, N+1, D], and "jittered_tokens"
-        instead of "jittered" (not for "rgb_diff", which encodes other images). "drawn" int [E, M]:
-        the pairs that Tcl reads (see pairs.py); without it, it reads all.
+        instead of "jittered" (not with inputs "rgb_diff", which encodes what the frames differ by).
+        "drawn" int [E, M]: the pairs that Tcl reads (see pairs.py); without it, it reads all.
       key: samples and permutes.
 
     Returns:
