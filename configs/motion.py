@@ -88,7 +88,12 @@ def get_config(arg=None):
           fraction=1.0,
         ),
         # LPIPS; off without a weights file. stop_target: no backward pass into the target's half
-        perceptual=dict(weight=1.0, weights_path="", dtype="float32", stop_target=False),
+        perceptual=dict(
+          weight=1.0,
+          weights_path="",  # LPIPS; off without a weights file
+          dtype="float32",
+          stop_target=False,
+        ),
         features=dict(weight=0.0),  # needs --config.model.fdm.features=direct or residual
       ),
     )

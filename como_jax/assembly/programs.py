@@ -165,7 +165,7 @@ def policy(config, machine: topology.Topology, *, batch_size: int, useful: bool 
 
 
 def _model(config, useful: bool) -> Any:
-  return models.build(models.without_repetition(config.model) if useful else config.model)
+  return models.build(models.without_repetition(config.model) if useful else config.model.to_dict())
 
 
 def _motion_parts(config, model, batch_size: int):

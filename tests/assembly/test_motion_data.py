@@ -121,6 +121,7 @@ def _paper(monkeypatch):
 
   def opened(kind="motion", *, frames=3, jitter=False, size=16, model=None, fraction=0.25):
     section = {"frames": frames, "image_size": size, "validation_fraction": fraction, "threads": 5}
+    section["shuffle_shards"] = 0
     config = {
       "seed": 7,
       "model": {"kind": kind, "image_size": model or size},

@@ -11,6 +11,7 @@ from como_jax.data.policy_index import PolicySet
 def config(**data):
   section = {**config_lib.data().to_dict(), "labels": "", **data}
   policy = {"robot": "arm", "cameras": ("front", "side"), "step_seconds": 0.25, "reduce": "last"}
+  policy["statistics"] = "kept"
   return config_lib.ConfigDict(
     {
       "task": "policy",
@@ -92,7 +93,7 @@ def test_the_config_decides_slots_split_and_what_is_asked(monkeypatch):
   )
   assert asked == [["", "open"]] and data.language == {"": (0, 0), "open": (1, -1)}
   assert data.robots() == dict(step_seconds=0.25)
-  assert data.statistics() == dict(step_seconds=0.25, reduce="last")
+  assert data.statistics() == dict(step_seconds=0.25, reduce="last", kept=True)
   assert data.choose_read_options("BATCH") == (["one"], "BATCH")
   assert data.batches("LAYOUT", "BATCHING", "OPTIONS") == (
     "LAYOUT",

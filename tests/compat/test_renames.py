@@ -61,7 +61,8 @@ def test_a_stored_config_becomes_todays_config_of_the_same_settings(file, tmp_pa
   assert json.dumps(old) == before, "the argument is not changed"
   assert renames.upgrade(upgraded) == upgraded
   if "model" in upgraded:
-    assert models.build(upgraded["model"]).config == models.build(expected["model"]).config
+    known = without_newer(expected["model"], upgraded["model"])
+    assert models.build(upgraded["model"]).config == models.build(known).config
   (tmp_path / "config.json").write_text(before)
   filled, changed = config_changes.changes(tmp_path, config)
   assert changed == {}, "such a run is resumed as it was"

@@ -8,6 +8,7 @@ import pytest
 
 from como_jax import data, errors
 from como_jax.data import (
+  block_order,
   index,
   motion_mixture,
   pipeline,
@@ -86,6 +87,7 @@ def test_what_nobody_says_of_batches(monkeypatch):
     "open_windows",
     lambda dataset, table, *, frames, split: asked.append((table, frames, split)) or opened,
   )
+  monkeypatch.setattr(block_order, "shard_ends", lambda windows: [len(windows)])
   asked, calls = [], recorder(monkeypatch, stream, "infinite_batches")
   mixture = motion_mixture.MotionMixture([data.DataSet("p")])
   for _ in range(2):
@@ -105,7 +107,7 @@ def test_what_nobody_says_of_batches(monkeypatch):
   loader = types.SimpleNamespace(sets=[opened], layout=EMPTY)
   with pytest.raises(Recorded):
     policy_pipeline.batches(loader, Batching(4))
-  assert calls[0][0][:2] == ([5], [3.0]) and calls[0][0][3:] == usual
+  assert calls[0][0][:2] == ([[5]], [3.0]) and calls[0][0][3:] == usual
 
 
 def test_what_nobody_says_of_evaluations(monkeypatch):

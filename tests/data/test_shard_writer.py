@@ -85,7 +85,11 @@ def test_a_unit_of_work(tmp_path):
     one(4),
     one(4, 0, True),
   ]
-  assert sorted(os.listdir(tmp_path)) == ["shard-00002.json", "shard-00002.shard"]
+  assert sorted(os.listdir(tmp_path)) == [
+    "shard-00002.json",
+    "shard-00002.numbers",
+    "shard-00002.shard",
+  ]
   assert shard_writer.read_json(str(tmp_path / "shard-00002.json")) == json.loads(
     json.dumps(sidecar, default=shard_writer._plain)
   )

@@ -143,7 +143,9 @@ def trace(monkeypatch, function, *given):
     return call(*args, **kwargs)
 
   monkeypatch.setattr(
-    attention, "attend", lambda *given, kernel: kernels.add(kernel) or attend(*given, kernel=kernel)
+    attention,
+    "attend",
+    lambda *given, kernel, **more: kernels.add(kernel) or attend(*given, kernel=kernel, **more),
   )
   monkeypatch.setattr(
     blocks,

@@ -131,7 +131,7 @@ def _made(monkeypatch, capsys):
         "seed": 7,
         "train": {"batch_size": 8},
         "evaluation": {"batch_size": 6, "examples": 50},
-        "data": {"validation_fraction": fraction, "threads": 4},
+        "data": {"validation_fraction": fraction, "threads": 4, "shuffle_shards": 0},
         "policy": {
           "step_seconds": 0.5,
           "cache_tokens": cache,
@@ -153,7 +153,10 @@ BATCHES = ("LAYOUT", Batching(8, seed=7, start_step=9, process=ProcessSlice(1, 2
 def test_the_job_of_a_policy(made):
   job, said = made()
   assert said == ["data: described", "data: dimensions of arm, FACTS"]
-  assert made.told.built == [{"kind": "policy", "dtype": "bfloat16"}] and job.model is made.model
+  section = {"kind": "policy", "dtype": "bfloat16"}
+  useful = {**section, "remat": "none", "attention_kernel": "xla"}
+  assert made.told.built == [section, useful] and job.model is made.model
+  assert job.useful_loss("P", "B", "K") == ("LOSS", ("P", "B", "K"))
   assert (
     job.loss("P", "B", "K") == ("LOSS", ("P", "B", "K"))
     and job.weights == {"action": 2.0, "latent": 0.5}

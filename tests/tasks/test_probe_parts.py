@@ -103,7 +103,7 @@ def test_the_way_of_a_probe(monkeypatch, tmp_path, capsys):
   monkeypatch.setattr(
     probe.motion_checkpoint,
     "training_log",
-    lambda path: SimpleNamespace(name=path, curves={}, speed={"steps": 5}),
+    lambda path: SimpleNamespace(name=path, curves={}, speed={"steps": 5}, goodput={}),
   )
   monkeypatch.setattr(
     probe.probe_page, "drawings", lambda pictures, predict: (pictures, predict("first", "second"))

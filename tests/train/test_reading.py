@@ -57,8 +57,10 @@ def test_how_data_are_read_is_chosen_from_the_machine_the_codec_and_the_batch(
 def test_a_process_reads_its_part_of_the_training_batches(monkeypatch):
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  config = config_lib.ConfigDict({"seed": 7, "train": {"batch_size": 8}})
-  expected = Batching(8, seed=7, start_step=9, process=ProcessSlice(1, 2))
+  config = config_lib.ConfigDict(
+    {"seed": 7, "train": {"batch_size": 8}, "data": {"shuffle_shards": 3}}
+  )
+  expected = Batching(8, seed=7, start_step=9, process=ProcessSlice(1, 2), shuffle_shards=3)
   assert reading.batching(config, 9) == expected
 
 

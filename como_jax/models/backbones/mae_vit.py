@@ -76,17 +76,17 @@ class Encoder(nn.Module):
     return transformer.LayerNorm(epsilon=self.stack.epsilon, name="norm")(x)
 
 
-def stored(encoder: Encoder, params: Mapping[str, Any]) -> dict[str, Any]:
+def stored(encoder: Any, params: Mapping[str, Any]) -> dict[str, Any]:
   """The parameters in the dtypes in which a model keeps them.
 
   The weights of matrix products have the encoder's `param_dtype`. If that is the dtype of the
   products, which round them anyway, no result changes. LayerNorms and positions stay float32.
 
   Args:
-    encoder: the encoder.
+    encoder: the encoder; one without `param_dtype` keeps float32.
     params: its parameters.
   """
-  dtype = jnp.dtype(encoder.param_dtype)
+  dtype = jnp.dtype(getattr(encoder, "param_dtype", "float32"))
   return trees.unflatten(
     {
       name: leaf.astype(dtype) if _MATRICES.search(name) else leaf
