@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from como_jax.parallel import uncached
+
 # The machine code is never run, so it is not optimized.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _PASS = "spmd-partitioning"
@@ -42,7 +44,7 @@ def compile(traced: Any) -> Compiled:
     NotImplementedError: an operation of it does not exist for CUDA.
   """
   traced.lower(lowering_platforms=("cuda",))
-  with tempfile.TemporaryDirectory() as folder:
+  with tempfile.TemporaryDirectory() as folder, uncached.compiling():
     options = {**QUICK, "xla_dump_to": folder, "xla_dump_hlo_pass_re": _PASS}
     program = traced.lower().compile(options)
     texts = sorted(pathlib.Path(folder).glob(f"*.after_{_PASS}.*.txt"))

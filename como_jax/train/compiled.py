@@ -15,7 +15,15 @@ from typing import Any
 import jax
 
 from como_jax import errors
-from como_jax.parallel import flops, hlo, hlo_collectives, hlo_traffic, stand_ins, topology
+from como_jax.parallel import (
+  flops,
+  hlo,
+  hlo_collectives,
+  hlo_traffic,
+  stand_ins,
+  topology,
+  uncached,
+)
 
 GIB = topology.GIB
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -47,13 +55,12 @@ class Program:
 def compiler(*, effort: float):
   """Context manager with the compiler settings for absent machines.
 
-  The compilation cache is off, because programs for absent machines can be written to it but not
-  read from it.
+  Nothing is read from the compilation cache (`uncached`).
 
   Args:
     effort: optimization effort of the compiler.
   """
-  settings: dict[str, Any] = {"jax_enable_compilation_cache": False}
+  settings: dict[str, Any] = {}
   if hasattr(jax.config, "jax_exec_time_optimization_effort"):
     settings["jax_exec_time_optimization_effort"] = effort
   else:  # jax 0.11 and later have levels
@@ -64,7 +71,8 @@ def compiler(*, effort: float):
   try:
     for name, value in settings.items():
       jax.config.update(name, value)
-    yield
+    with uncached.compiling():
+      yield
   finally:
     for name, value in before.items():
       jax.config.update(name, value)

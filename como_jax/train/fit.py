@@ -14,7 +14,7 @@ import optax
 
 from como_jax import config as config_lib
 from como_jax import trees
-from como_jax.parallel import distributed
+from como_jax.parallel import distributed, uncached
 from como_jax.parallel import mesh as mesh_lib
 from como_jax.train import checkpointer as checkpointer_lib
 from como_jax.train import (
@@ -213,7 +213,7 @@ def _use_saved_step(
     said = f"loaded in {time.monotonic() - begin:.1f} s"
   except saved_step.Unusable as error:
     begin = time.monotonic()
-    with saved_step.compiling():
+    with uncached.compiling():
       compiled = train_step.compile(shapes, batch)
     train_step.use(compiled)
     said = f"{error}: compiled in {time.monotonic() - begin:.1f} s"

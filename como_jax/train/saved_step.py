@@ -7,20 +7,17 @@ with the rights of who loads it: use only files of your own.
 A file is a line of JSON, then the program as JAX serializes it.
 """
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import xxhash
 from jax.experimental import serialize_executable
-from jax.experimental.compilation_cache import compilation_cache
 
 import como_jax
 from como_jax.train import atomic
@@ -67,23 +64,6 @@ def identity(config: Any, mesh: jax.sharding.Mesh, arguments: Any) -> dict[str, 
     "program": _sources(pathlib.Path(como_jax.__file__).parent),
     "shapes": _shapes(arguments),
   }
-
-
-@contextlib.contextmanager
-def compiling() -> Iterator[None]:
-  """Context in which a step to be saved is compiled: JAX's compilation cache is off.
-
-  A program from that cache lacks what serializing it again needs (on CPUs, its functions).
-  """
-  name = "jax_enable_compilation_cache"
-  before = getattr(jax.config, name)
-  try:
-    jax.config.update(name, False)
-    compilation_cache.reset_cache()  # JAX looks at the setting once
-    yield
-  finally:
-    jax.config.update(name, before)
-    compilation_cache.reset_cache()
 
 
 def save(

@@ -12,7 +12,7 @@ import pytest
 
 from como_jax import config as config_lib
 from como_jax.parallel import mesh as mesh_lib
-from como_jax.parallel import rules
+from como_jax.parallel import rules, uncached
 from como_jax.train import fit, saved_step, step
 from tests import toy
 
@@ -68,7 +68,7 @@ def _made():
 def _file(made, tmp_path_factory):
   path = tmp_path_factory.mktemp("steps") / "new" / "step"
   made.new().compile(made.shapes, made.batch)  # in JAX's cache now, from which it is not to come
-  with saved_step.compiling():
+  with uncached.compiling():
     compiled = made.new().compile(made.shapes, made.batch)
   metrics = ["error", "grad_norm", "loss", "size"]
   assert saved_step.try_save(path, compiled, made.known, metrics) == "; written for the next start"
