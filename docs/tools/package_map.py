@@ -139,8 +139,8 @@ def order(rows: list[list[str]], arrows: list[tuple[str, str]]) -> list[list[str
 def places(rows: list[list[str]], arrows: list[tuple[str, str]]) -> dict[str, tuple[float, int]]:
   """Part -> (center in boxes from the middle, row).
 
-  Short rows move by half a box where an arrow that passes them would else run through one of their
-  boxes.
+  Short rows move by half a box, or more, where an arrow that passes them would else run through one
+  of their boxes.
   """
   level = {name: number for number, row in enumerate(rows) for name in row}
   jumps = [(a, b) for a, b in arrows if level[b] - level[a] > 1]
@@ -163,7 +163,12 @@ def places(rows: list[list[str]], arrows: list[tuple[str, str]]) -> dict[str, tu
     return through + 0.01 * sum(map(abs, shifts))
 
   choices = [(0.0, -0.5, 0.5) if len(row) < MOST else (0.0,) for row in rows]
-  return at(min(itertools.product(*choices), key=cost))
+  best = list(min(itertools.product(*choices), key=cost))
+  for number, row in enumerate(rows):  # then each alone, as far as the page is wide
+    further = [step / 2 for step in range(len(row) - MOST, MOST - len(row) + 1)]
+    tried = [[*best[:number], shift, *best[number + 1 :]] for shift in further]
+    best = min([best, *tried], key=cost)
+  return at(best)
 
 
 def picture(arrows: Arrows) -> str:

@@ -181,6 +181,16 @@ def test_an_import_that_is_not_drawn_is_found(tmp_path):
   assert (done.returncode, done.stdout) == (1, "docs/architecture.md: is old\n")
 
 
+def test_no_arrow_of_the_map_runs_through_a_box():
+  text = (pages.DOCS / "assets" / "packages.svg").read_text()
+  boxes = re.findall(r'<rect x="([^"]+)" y="([^"]+)" width="([^"]+)" height="([^"]+)"', text)
+  ways = re.findall(r"C[^Z]*? (-?[\d.]+) (-?[\d.]+) V(-?[\d.]+)", text)  # down to the tip
+  assert len(boxes) > 20 and len(ways) > 20
+  for x, top, tip in (map(float, way) for way in ways):
+    for left, up, width, height in (map(float, box) for box in boxes):
+      assert not (left <= x <= left + width and top < up + height and tip > up), (x, top, tip)
+
+
 def test_reading_order_is_eight_files_that_exist():
   text = (pages.DOCS / "reading.md").read_text()
   rows = re.findall(r"^\| (\d) \| `([^`]+)` \| [^|]+\? ?[^|]* \|$", text, flags=re.M)
