@@ -6,7 +6,7 @@ import pathlib
 import re
 from typing import Any
 
-from como_jax import errors
+from como_jax import errors, storage
 from como_jax.data import ingest, ingest_settings
 from como_jax.data import sources as source_formats
 from como_jax.data.sources import markers, video_folder
@@ -18,14 +18,24 @@ BUNDLED = pathlib.Path(__file__).parent.parent / "assets" / "metaworld_mini"
 def resolve(path: str, *, name: str = "data path") -> str:
   """The folder a data path means: "bundled" is the data set that ships with the package.
 
+  Shards may be in a store; their address is returned.
+
   Args:
     path: as given.
     name: of the key that holds it, for messages.
 
   Raises:
-    errors.UserError: it does not exist, naming the nearest folder beside it.
+    errors.UserError: it does not exist, naming the nearest folder beside it; or an address is not
+      of shards.
+    errors.TransientError: a store does not answer.
   """
-  paths.local(name, path)
+  paths.checked(name, path, key="data.path")
+  if storage.is_remote(path):
+    try:
+      source_formats.detect(path)
+    except errors.UserError as error:
+      raise errors.UserError(f"{name}: {error}") from error
+    return path.rstrip("/")
   if path == "bundled":
     return str(BUNDLED)
   if not path or not os.path.exists(path):

@@ -85,7 +85,10 @@ def write(
       file = _open(folder, entry)
       for name in names["codec"]:
         _fill_blobs(out.arrays, file, name, clips)
-      _fill_blocks(out.arrays, file, clips, own_numbers)
+      known = None
+      if not own_numbers:
+        known = number_file.read_checksums(file.path, index_xxh64=entry["index_xxh64"])
+      _fill_blocks(out.arrays, file, clips, known)
       if sketches:
         numbers = number_file.NumberFile(number_file.path_of(file.path)).arrays
         for name in sketches.keys() & set(file.arrays):
@@ -155,10 +158,21 @@ def _fill_blobs(
 
 
 def _fill_blocks(
-  out: Mapping[str, np.ndarray], file: shard_file.ShardFile, clips: slice, own_numbers: bool
+  out: Mapping[str, np.ndarray],
+  file: shard_file.ShardFile,
+  clips: slice,
+  known: Mapping[str, np.ndarray] | None,
 ) -> None:
-  """Fills the rows of the arrays of a shard's clips."""
-  numbers = number_file.NumberFile(number_file.path_of(file.path)) if own_numbers else None
+  """Fills the rows of the arrays of a shard's clips.
+
+  Args:
+    out: columns of the index.
+    file: the shard.
+    clips: rows of its clips.
+    known: checksums of the blocks of arrays that lie in the shard; those that are missing are made
+      of the arrays. None = the arrays have a file of their own.
+  """
+  numbers = number_file.NumberFile(number_file.path_of(file.path)) if known is None else None
   for name in file.arrays:
     widths = file.index[f"array_width/{name}"].astype(np.int64)
     out[f"numbers/{name}"][clips] = widths
@@ -167,12 +181,16 @@ def _fill_blocks(
     ]
     if numbers is None:
       out[f"at/{name}"][clips] = file.index[f"array_offset/{name}"]
-      arrays = (file.array(clip, name) for clip in np.flatnonzero(widths).tolist())
-      blocks[:] = [
-        value for rows in arrays if rows is not None for value in number_file.checksums(rows)
-      ]
+      found = (known or {}).get(name)
+      blocks[:] = found if found is not None and len(found) == len(blocks) else _made(file, name)
     else:
       sizes = file.index["length"].astype(np.int64) * np.abs(widths)
       sizes *= np.dtype(file.text[f"dtype/{name}"]).itemsize
       out[f"at/{name}"][clips] = numbers.starts[name] + np.cumsum(sizes) - sizes
       blocks[:] = numbers.arrays[f"xxh64/{name}"]
+
+
+def _made(file: shard_file.ShardFile, name: str) -> list[int]:
+  """Checksums of the blocks of an array of all clips, which is read."""
+  arrays = (file.array(clip, name) for clip in range(len(file)))
+  return [value for rows in arrays if rows is not None for value in number_file.checksums(rows)]

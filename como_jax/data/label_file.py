@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from como_jax import errors
+from como_jax import errors, storage
 from como_jax.data import (
   frame_index,
   index_writer,
   labels,
+  number_file,
   shard_file,
   shard_writer,
   shards,
@@ -52,6 +53,7 @@ def write_shard(
   final = os.path.join(folder, labels.file_name(shard))
   temporary = f"{final}.{os.getpid()}.tmp"
   counts, labeled, rows = dict.fromkeys(("clips", "frames", "valid"), 0), 0, []
+  checksums: dict[str, list[int]] = {}
   writer = shard_file.Writer(temporary)
   for start, motions in clips:
     arrays, frame_facts, moments = {}, {}, {}
@@ -71,6 +73,8 @@ def write_shard(
       labeled += len(motion.valid)
     length = len(next(iter(motions.values())).valid)
     writer.add(shard_file.Clip(int(start), length, {}, arrays, frame_facts, moments))
+    for name, array in arrays.items():
+      checksums.setdefault(name, []).extend(number_file.checksums(array))
     counts["clips"] += 1
     counts["frames"] += length
   index_facts = writer.close()
@@ -86,6 +90,9 @@ def write_shard(
     "facts": dict(facts),
     "damaged": [dict(clip) for clip in damaged],
   }
+  number_file.write_checksums(
+    final, f"{final}.{os.getpid()}.checksums.tmp", checksums, index_xxh64=index_facts["index_xxh64"]
+  )
   os.replace(temporary, final)
   shard_writer.write_json(labels.sidecar_path(folder, shard), sidecar)
   return sidecar
@@ -112,6 +119,12 @@ def finished(folder: str, shard: int, *, facts: Mapping[str, Any]) -> dict | Non
       )
   file = os.path.join(folder, sidecar["file"])
   return sidecar if shard_file.is_whole(file, sidecar) else None
+
+
+def files(shard: int) -> list[str]:
+  """Names of the files that `write_shard` writes; the sidecar, which says they are there, last."""
+  file = labels.file_name(shard)
+  return [number_file.checksums_path(file), file, labels.sidecar_path("", shard)]
 
 
 # What `write_manifest` writes, in order.
@@ -147,7 +160,11 @@ def write_manifest(
   if z_statistics is None:
     raise errors.UserError(f"{folder}: no frame has a label: every clip is damaged")
   records = os.path.join(into, shards.RECORDS)
-  shutil.copyfile(os.path.join(data_shards, shards.RECORDS), f"{records}.tmp")
+  with (
+    storage.open_copy(storage.join(data_shards, shards.RECORDS)) as file,
+    open(f"{records}.tmp", "wb") as copy,
+  ):
+    shutil.copyfileobj(file, copy)
   os.replace(f"{records}.tmp", records)
   keys = ("shard", "file", "xxh64", "index_offset", "index_size", "index_xxh64", "clips", "frames")
   entries = [{key: sidecar[key] for key in keys} for sidecar in sidecars]

@@ -8,6 +8,8 @@
       clip c belongs to clip c of shard-00000.shard; a shard file (`data.shard_file`) without frames
   labels-00000.json
       the sidecar: says that labels-00000.labels is finished, and which frames could not be read
+  labels-00000.checksums
+      those of blocks of labels, for the index (`data.number_file`); older label sets lack it
 
 Each clip has these arrays for each labeled camera: "z/<camera>" float32 [T, Z], "valid/<camera>"
 uint8 [T] and "difference/<camera>" float32 [T]. z[t] is the motion from frame t to its partner: the

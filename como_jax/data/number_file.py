@@ -6,11 +6,15 @@ window's rows are read and verified without the rest of its clip. "sketch/<name>
 rows of the shard is merged into statistics (`summaries.sketch`); an array that clips have at
 different widths has none.
 
+Labels stay in their shard, labels-00003.labels. Beside it, labels-00003.checksums has their
+"xxh64/<name>" alone, for the index.
+
 Legend: n rows that are read, D numbers of a row.
 """
 
 import os
 import struct
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xxhash
@@ -20,6 +24,7 @@ from como_jax.data import columns, shard_file, stored, summaries
 
 VERSION = 1
 SUFFIX = ".numbers"
+CHECKSUMS = ".checksums"
 BLOCK = 8  # rows of a clip that have one checksum
 
 
@@ -45,6 +50,42 @@ def one_width(widths: np.ndarray) -> int:
   """The width of an array that is the same in all clips that have it; 0 where there is none."""
   found = np.unique(widths[widths != 0])
   return int(found[0]) if len(found) == 1 else 0
+
+
+def write_checksums(
+  shard_path: str, path: str, found: Mapping[str, Sequence[int]], *, index_xxh64: str
+) -> None:
+  """Writes the checksums of the blocks of a shard whose numbers have no file of their own.
+
+  Args:
+    shard_path: its place, beside which they are.
+    path: a name under which the file is made first.
+    found: array -> `checksums` of its clips, one after the other.
+    index_xxh64: of the shard, which tells it from another one in its place.
+  """
+  text = {"version": str(VERSION), "index_xxh64": index_xxh64}
+  shapes = {f"xxh64/{name}": (np.uint64, (len(values),)) for name, values in found.items()}
+  with columns.Columns(path, shapes, text) as out:
+    for name, values in found.items():
+      out.arrays[f"xxh64/{name}"][:] = values
+  os.replace(path, checksums_path(shard_path))
+
+
+def checksums_path(shard_path: str) -> str:
+  """Path of what `write_checksums` wrote for a shard."""
+  return os.path.splitext(shard_path)[0] + CHECKSUMS
+
+
+def read_checksums(shard_path: str, *, index_xxh64: str) -> dict[str, np.ndarray]:
+  """What `write_checksums` wrote; {} where there is no whole file of this shard."""
+  try:
+    data = stored.StoredFile(checksums_path(shard_path)).mapped()
+    arrays, _, text = columns.parse(data)
+  except (OSError, ValueError, KeyError, TypeError, struct.error):
+    return {}
+  if text.get("version") != str(VERSION) or text.get("index_xxh64") != index_xxh64:
+    return {}
+  return {name.removeprefix("xxh64/"): values for name, values in arrays.items()}
 
 
 class NumberFile:

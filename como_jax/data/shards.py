@@ -72,7 +72,8 @@ def read_manifest(path: str) -> dict:
       "first)"
     )
   try:
-    manifest = json.loads(storage.read_text(file))
+    with storage.open_copy(file) as content:
+      manifest = json.loads(content.read().decode())
     kind, version = manifest["kind"], int(manifest["version"])
   except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise errors.UserError(f"{file} is not a manifest of como_jax shards ({error})") from error
@@ -118,7 +119,7 @@ class Table:
   `episode`, `task` and `group` hold indices into `episodes`, `tasks` and `groups`.
 
   Attributes:
-    path: of the file, to read the times of clips that are not uniform.
+    path: of the file, or its address, to read the times of clips that are not uniform.
     episodes: the different episode ids.
     tasks: the different instructions.
     groups: the different groups of episodes.
@@ -189,15 +190,16 @@ class Table:
     if not len(rows):
       return
     row_of[self.order[rows]] = rows
-    for batch in pq.ParquetFile(self.path, page_checksum_verification=True).iter_batches(
-      _PART, columns=["seconds"]
-    ):
-      rows_of_batch, column = row_of[offset : offset + len(batch)], batch.column(0)
-      yield {
-        int(rows_of_batch[i]): np.asarray(column[i].values)
-        for i in np.flatnonzero(rows_of_batch >= 0).tolist()
-      }
-      offset += len(batch)
+    with storage.open_copy(self.path) as file:
+      for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(
+        _PART, columns=["seconds"]
+      ):
+        rows_of_batch, column = row_of[offset : offset + len(batch)], batch.column(0)
+        yield {
+          int(rows_of_batch[i]): np.asarray(column[i].values)
+          for i in np.flatnonzero(rows_of_batch >= 0).tolist()
+        }
+        offset += len(batch)
 
 
 def read_table(path: str, *, cameras: tuple[str, ...] | None = None) -> Table:
@@ -214,10 +216,13 @@ def read_table(path: str, *, cameras: tuple[str, ...] | None = None) -> Table:
   cameras = tuple(read_manifest(path)["cameras"]) if cameras is None else cameras
   try:
     names = [name for name in SCHEMA.names if name != "seconds"]
-    file = os.fspath(storage.local_copy(file))
-    parquet = pq.ParquetFile(file, read_dictionary=list(_TEXTS), page_checksum_verification=True)
-    table = parquet.read(columns=names).unify_dictionaries().combine_chunks()
-    columns, texts = {}, {}
+    with storage.open_copy(file) as content:
+      parquet = pq.ParquetFile(
+        content, read_dictionary=list(_TEXTS), page_checksum_verification=True
+      )
+      table = parquet.read(columns=names).unify_dictionaries().combine_chunks()
+      uniform = _uniform(parquet, len(table))
+    columns, texts = {"uniform": uniform}, {}
     for name in names:
       column = table.column(name)
       column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
@@ -225,7 +230,6 @@ def read_table(path: str, *, cameras: tuple[str, ...] | None = None) -> Table:
         texts[name] = tuple(column.dictionary.to_pylist()) if len(column) else ()
         column = column.indices if len(column) else pa.array([], pa.int32())
       columns[name] = column.to_numpy(zero_copy_only=False)
-    columns["uniform"] = _uniform(parquet, len(table))
   except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
     raise errors.UserError(
       f"{file} is not the table of a folder of shards ({str(error).splitlines()[0]})"

@@ -98,5 +98,5 @@ class StoredFile:
 
     Raises `OSError`.
     """
-    with open(storage.local_copy(self.path), "rb") as file:
+    with storage.open_copy(self.path) as file:
       return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

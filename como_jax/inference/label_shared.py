@@ -81,7 +81,7 @@ class Labeler:
     backlog = label_run.Backlog({shard: parts}, kept, 1, sum(part.frames for part in parts))
     for _ in label_run.work_off(staging, self.run, self._stream, backlog, self.meter, progress):
       label_parts.remove_parts(folder, shard)
-    return [labels.file_name(shard), os.path.basename(labels.sidecar_path("", shard))]
+    return label_file.files(shard)
 
 
 def label_shards(

@@ -62,10 +62,8 @@ def _entry(entry: Any, where: str, valid: tuple[str, ...]) -> dict[str, Any]:
       or not _sensible(key, value)
     ):
       raise errors.UserError(f"{where}[{key!r}] is {_short(entry[key])}, expected {expected}")
-    if key == "path":
-      paths.local(f"{where}[{key!r}]", value)
-    if key == "labels":
-      paths.checked(f"{where}[{key!r}]", value, key="data.labels")
+    if key in ("path", "labels"):
+      paths.checked(f"{where}[{key!r}]", value, key=f"data.{key}")
     checked[key] = tuple(map(values.camera, value)) if key == "cameras" else value
   if "path" not in checked:
     raise errors.UserError(f"{where} has no 'path': the folder of its data")

@@ -9,6 +9,7 @@ STORED = {
   "init": False,
   "encoder_weights": False,
   "data.labels": False,
+  "data.path": False,
   "language.weights": False,
   "objectives.perceptual.weights_path": False,
 }
@@ -33,6 +34,10 @@ def checked(name: str, path: str, *, key: str = "") -> str:
     storage.check(path, write=STORED[key])
   except errors.UserError as error:
     raise errors.UserError(f"{name}: {error}") from error
+  if STORED[key] and storage.is_remote(path) and storage.split(path)[0] == "memory":
+    raise errors.UserError(
+      f"{name}: {path} is memory of this process, gone at its end: give a local path, gs:// or s3://"
+    )
   return path
 
 

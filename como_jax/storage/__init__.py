@@ -4,12 +4,14 @@
 addresses. The packages of a store are imported when it is first opened.
 """
 
+import contextlib
 import functools
 import importlib.util
 import json
 import os
 import pathlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from como_jax import errors
 from como_jax.storage import folders
@@ -21,9 +23,9 @@ from como_jax.storage.protocol import Conflict, Entry, Path, Store, Version
 
 __all__ = [
   "Cache", "Conflict", "Counter", "Entry", "Path", "Store", "Version", "byte_counter", "check",
-  "exists", "is_remote", "join", "listdir", "local_copy", "local_folder", "name", "open_store",
-  "parent", "read_bytes", "read_json", "read_text", "run_folder", "size", "split", "write_bytes",
-  "write_json", "write_text",
+  "exists", "is_remote", "join", "listdir", "local_copy", "local_folder", "name", "open_copy",
+  "open_store", "parent", "read_bytes", "read_json", "read_text", "run_folder", "size", "split",
+  "write_bytes", "write_json", "write_text",
 ]  # fmt: skip
 
 _LOCAL = LocalStore()
@@ -190,3 +192,11 @@ def local_copy(path: Path, *, cache: Cache | None = None) -> pathlib.Path:
   """
   store, key = open_store(path)
   return pathlib.Path(key) if store is _LOCAL else (cache or Cache()).fetch(store, key)
+
+
+@contextlib.contextmanager
+def open_copy(path: Path) -> Iterator[BinaryIO]:
+  """The open `local_copy` of a path, which stays readable when the cache drops it meanwhile."""
+  store, key = open_store(path)
+  with open(key, "rb") if store is _LOCAL else Cache().open(store, key) as file:
+    yield file

@@ -43,6 +43,12 @@ def run(command: config_lib.CommandLine) -> int:
       f"--workdir={command.address}: a run of {jax.process_count()} processes needs a directory on "
       "a shared file system"
     )
+  if command.address and (command.config.get("shared") or command.config.get("runner")):
+    key = "shared" if command.config.get("shared") else "runner"
+    raise errors.UserError(
+      f"--workdir={command.address}: processes of config.{key} need a directory on a shared file "
+      "system"
+    )
   try:
     paths.local("COMO_JAX_CACHE", os.environ.get("COMO_JAX_CACHE", ""))
     config_checks.check(command.config)

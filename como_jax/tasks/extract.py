@@ -58,7 +58,7 @@ def run(command: config_lib.CommandLine) -> int:
   if speed:
     atomic.write(workdir / SPEED, json.dumps(speed, indent=2))
   manifest = label_run.complete(str(workdir), work, timeout=options.timeout)
-  print(label_summary.text(manifest, speed, folder=str(workdir)))
+  print(label_summary.text(manifest, speed, folder=command.address or str(workdir)))
   if options.lerobot:
     print(
       lerobot_labels.export(

@@ -31,9 +31,10 @@ def run(command: config_lib.CommandLine) -> int:
       runner_flags=tuple(config.runner_flags),
     ),
   )
+  where = command.address if command.address and not config.output else summary.path
   print(
     f"{summary.episodes} episodes, {summary.clips} clips, {summary.frames} frames in "
-    f"{summary.seconds:.1f} s -> {summary.path}"
+    f"{summary.seconds:.1f} s -> {where}"
   )
   for line in ingest_manifest.remarks(summary.manifest):
     print(line)

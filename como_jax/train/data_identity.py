@@ -10,7 +10,7 @@ from typing import Any
 
 import xxhash
 
-from como_jax import errors, weights
+from como_jax import errors, storage, weights
 
 FILE = "data.json"
 VERSION = 1
@@ -32,11 +32,9 @@ def record(config, folders: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
   paths = [str(dict(entry).get("path", "")) for entry in config.data.mixture] or [config.data.path]
   descriptions = []
   for path, (folder, labels) in zip(paths, folders, strict=True):
-    manifest_file = pathlib.Path(folder, "manifest.json")
+    manifest_file = storage.local_copy(storage.join(folder, "manifest.json"))
     manifest = weights.read_json(manifest_file)
-    sizes = [
-      [shard["file"], _size(manifest_file.with_name(shard["file"]))] for shard in manifest["shards"]
-    ]
+    sizes = _sizes(folder, [shard["file"] for shard in manifest["shards"]])
     descriptions.append(
       {
         "path": path,
@@ -50,9 +48,14 @@ def record(config, folders: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
   return descriptions
 
 
-def _size(path: pathlib.Path) -> int:
-  """Bytes of a file; -1 without the file."""
-  return path.stat().st_size if path.is_file() else -1
+def _sizes(folder: str, names: Sequence[str]) -> list[list[Any]]:
+  """[Name, bytes] of files of a folder; -1 bytes without the file. A store is asked once."""
+  if storage.is_remote(folder):
+    store, key = storage.open_store(folder)
+    found = {entry.key.rpartition("/")[2]: entry.size for entry in store.list(key)}
+    return [[name, found.get(name, -1)] for name in names]
+  files = [(name, pathlib.Path(folder, name)) for name in names]
+  return [[name, file.stat().st_size if file.is_file() else -1] for name, file in files]
 
 
 def check(workdir: pathlib.Path, current: list[dict[str, Any]], *, accept: bool) -> list[str]:

@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator
 from como_jax import errors, storage
 from como_jax.train import atomic, checkpoint_store, lock, store_lock
 
-_LAST = "config.json"  # a folder is a run once it has it
+# what makes a folder a data set, a label set, a run: copied last, deleted first
+_LAST = ("manifest.json", "labels.json", "config.json")
 _UNTIL_TOLD = 300.0  # seconds of failing copies between two lines about it
 _LAST_TRIES, _PAUSE = 10, 30.0  # of the copy at the end: how often, seconds between two
-# only for the processes of this machine, or unfinished
-_LEFT_OUT = (lock.LOCK, store_lock.LOCK, "heartbeats")
+# only for the processes of this machine, or unfinished; the leases and staged files of `units`
+_LEFT_OUT = (lock.LOCK, store_lock.LOCK, "heartbeats", ".units")
 
 
 def interval() -> float:
@@ -206,13 +207,12 @@ class Mirror:
     with self._lock:
       names = {path.relative_to(self.folder).as_posix(): path for path in _files(self.folder)}
       names = {name: path for name, path in names.items() if not _is_step(name)}
-      order = sorted(names, key=lambda name: (name == _LAST, name))
+      order = sorted(names, key=lambda name: (name in _LAST, name))
       for name in order:
         with contextlib.suppress(FileNotFoundError):  # deleted or renamed meanwhile
           self._copy(name, names[name])
       gone = [name for name in self._stored if name not in names and not _is_step(name)]
-      # what makes it a run goes first
-      for name in sorted(gone, key=lambda name: (name != _LAST, name)):
+      for name in sorted(gone, key=lambda name: (name not in _LAST, name)):
         self._store.remove(self._key(name))
         del self._stored[name]
       if order or gone:
@@ -287,7 +287,9 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     found += [
       pathlib.Path(place) / name
       for name in names
-      if name not in _LEFT_OUT and not (name.startswith(".") and name.endswith(".new"))
+      if name not in _LEFT_OUT
+      and not (name.startswith(".") and name.endswith(".new"))
+      and not name.endswith(".tmp")
     ]
   return found
 

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from como_jax import config as config_lib
+from como_jax import storage
 from como_jax.assembly import data_folders
 from como_jax.data import ingest_settings
 from tests.refusals import text_of
@@ -22,7 +23,13 @@ def test_a_path_is_there_or_its_key_is_named(tmp_path, monkeypatch):
     f"config.x '{tmp_path}/rums1/' does not exist: did you mean '{tmp_path}/runs1'? (valid: "
     f"{tmp_path}/runs1, bundled)"
   )
-  assert text_of(lambda: data_folders.resolve("gs://a/b", name="config.x")).startswith("config.x")
+  assert (
+    text_of(lambda: data_folders.resolve("memory://a/b", name="config.x"))
+    == "config.x: data path memory://a/b does not exist"
+  )
+  assert text_of(lambda: data_folders.resolve("gcs://a/b", name="config.x")).startswith("config.x")
+  storage.write_text("memory://folders/b/manifest.json", "{}")
+  assert data_folders.resolve("memory://folders/b/") == "memory://folders/b"
   monkeypatch.chdir(tmp_path)
   assert (
     text_of(lambda: data_folders.resolve("rums1"))

@@ -1,12 +1,21 @@
 """The files of a label set: which are finished, and what they depend on."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
 
 from como_jax import errors
-from como_jax.data import label_file, labels, shard_file, shard_writer, shards
+from como_jax.data import (
+  frame_index,
+  index_writer,
+  label_file,
+  labels,
+  shard_file,
+  shard_writer,
+  shards,
+)
 from tests.data import test_labels
 
 FACTS, write = test_labels.FACTS, test_labels.write
@@ -105,7 +114,7 @@ def test_statistics_of_many_labels_are_merged_from_those_of_the_shards(data, tmp
   monkeypatch.setattr(
     label_file.shard_file, "ShardFile", lambda *given: opened.append(given) or once(*given)
   )
-  # the index is another matter
+  # the index is another matter: see the next test
   monkeypatch.setattr(label_file.index_writer, "write", lambda *given, **more: True)
   write(data, tmp_path / "merged")
   merged = labels.Labels(str(tmp_path / "merged")).statistics
@@ -125,3 +134,40 @@ def test_statistics_of_many_labels_are_merged_from_those_of_the_shards(data, tmp
   sidecars = [label_file.finished(str(tmp_path / "merged"), i, facts=FACTS) for i in (0, 1)]
   again = label_file._statistics(str(tmp_path / "merged"), sidecars, ("left",))
   assert again.to_json() == exact.to_json() and len(opened) == 2
+
+
+def test_the_merge_of_many_labels_reads_none_of_them(data, tmp_path, monkeypatch):
+  plain = pathlib.Path(write(data, tmp_path / "plain"))
+  monkeypatch.setattr(label_file, "_EXACT", 10)
+  arrays, array = [], shard_file.ShardFile.array
+  monkeypatch.setattr(
+    shard_file.ShardFile, "array", lambda *given: arrays.append(given[1:]) or array(*given)
+  )
+  folder = pathlib.Path(write(data, tmp_path / "merged"))
+  assert not arrays, "no label is read, for the statistics and the index"
+  index = (folder / frame_index.FILE).read_bytes()
+  assert index == (plain / frame_index.FILE).read_bytes()
+  names = sorted(labels.Labels(str(folder))._rows_of.index.text)
+  assert {"dtype/z/left", "dtype/valid/left", "dtype/difference/left"} <= set(names)
+
+  def merged(**changes):
+    del arrays[:]
+    (folder / frame_index.FILE).unlink()
+    entries = [{**entry, **changes} for entry in labels.read_manifest(str(folder))["shards"]]
+    index_writer.write(str(folder), entries, own_numbers=False)
+    return (folder / frame_index.FILE).read_bytes()
+
+  assert merged() == index and not arrays
+  for i, damaged in enumerate((b"torn", (folder / "labels-00001.checksums").read_bytes(), None)):
+    path = folder / "labels-00000.checksums"  # of another shard, or of an older version: none
+    path.write_bytes(damaged) if damaged else path.unlink()
+    assert merged() == index, i
+    assert {name for _, name in arrays} == {"z/left", "valid/left", "difference/left"}
+    assert {clip for clip, _ in arrays} == set(range(5)), "shard 0 alone is read"
+
+
+def test_the_files_of_a_shard_of_labels(data, tmp_path):
+  folder = write(data, tmp_path / "l")
+  files = label_file.files(1)
+  assert files == ["labels-00001.checksums", "labels-00001.labels", "labels-00001.json"]
+  assert {file.name for file in pathlib.Path(folder).glob("labels-00001*")} == set(files)

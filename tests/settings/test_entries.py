@@ -14,7 +14,7 @@ MIXTURES = [
   ("({'weight': 1.0},)", "no 'path'"),
   ("({},)", "no 'path'"),
   ("({'pth': 'bundled'},)", "did you mean 'path'"),
-  ("({'path': 's3://bucket/a'},)", "URLs"),
+  ("({'path': 'gcs://bucket/a'},)", "no store for gcs://"),
   ("({'path': 'no/such/folder'},)", "no/such/folder"),
 ]
 WRONG_ENTRIES = {

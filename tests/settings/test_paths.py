@@ -1,4 +1,4 @@
-"""A path is one of this machine."""
+"""A path is one of this machine, or an address where a key can use that."""
 
 import pytest
 
@@ -11,9 +11,7 @@ STORED = ["encoder_weights", "objectives.perceptual.weights_path"]
 @pytest.mark.parametrize(
   "variant, key",
   [
-    ("motion:debug", "data.path"),
     ("motion:debug", "data.cache"),
-    ("probe", "data.path"),
     ("probe", "data.cache"),
     ("extract", "lerobot"),
     ("ingest", "source.path"),
@@ -38,7 +36,8 @@ def test_urls_are_refused_wherever_a_local_path_is_expected(variant, key):
 @pytest.mark.parametrize(
   "variant, key",
   [
-    *[("motion:debug", key) for key in STORED],
+    *[("motion:debug", key) for key in (*STORED, "data.path")],
+    ("probe", "data.path"),
     *[("policy:debug", key) for key in ("init", "data.labels", "language.weights")],
     *[(task, "checkpoint") for task in ("probe", "extract", "serve", "rollout")],
   ],
@@ -62,6 +61,7 @@ def test_urls_elsewhere_on_the_command_line():
     "hf://datasets/a/b": "can only be read",
     "gs:/bucket/run": "begins with gs://, with two slashes",
     "s3://": "no bucket, expected s3://BUCKET/KEY",
+    "memory://a/b": "is memory of this process, gone at its end: give a local path, gs:// or s3://",
   }.items():
     line = refused("--config=motion:debug", f"--workdir={url}")
     assert line.startswith(f"--workdir: {url}") and says in line

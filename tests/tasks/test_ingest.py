@@ -25,7 +25,12 @@ def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
   monkeypatch.setattr(
     ingest.ingest_manifest, "remarks", lambda manifest: [f"a remark on {manifest}", "another"]
   )
-  for output, expected in (("", str(tmp_path)), ("elsewhere", "elsewhere")):
+  for output, expected, address in (
+    ("", str(tmp_path), ""),
+    ("elsewhere", "elsewhere", ""),
+    ("", str(tmp_path), "s3://b/s"),
+    ("elsewhere", "elsewhere", "s3://b/s"),
+  ):
     section = {"path": "raw", "format": "lerobot", "cameras": ("a",), "action_key": "act"}
     config = config_lib.ConfigDict(
       {
@@ -38,7 +43,8 @@ def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
         "shards": {"image_size": 32},
       }
     )
-    assert ingest.run(types.SimpleNamespace(config=config, workdir=tmp_path)) == 0
+    command = types.SimpleNamespace(config=config, workdir=tmp_path, address=address)
+    assert ingest.run(command) == 0
     (source, path, settings, work), more = asked.pop()
     assert (len(source), path, more) == (1, expected, {})
     assert (settings.image_size, settings.cameras) == (32, ("a",))
@@ -48,5 +54,6 @@ def test_ingesting_hands_on_what_the_config_says(monkeypatch, tmp_path, capsys):
     assert asked.pop() == ("resolved raw", dict(format="lerobot", options=options))
     assert (
       capsys.readouterr().out
-      == "3 episodes, 4 clips, 50 frames in 1.3 s -> OUT\na remark on MANIFEST\nanother\n"
+      == f"3 episodes, 4 clips, 50 frames in 1.3 s -> {'OUT' if output or not address else address}"
+      "\na remark on MANIFEST\nanother\n"
     )

@@ -170,3 +170,13 @@ def test_several_processes_need_a_shared_file_system(run, tmp_path, monkeypatch)
   monkeypatch.setattr(tasks, "MULTI_PROCESS_TASKS", ("toy",))
   with pytest.raises(errors.SharedUserError, match="a run of 2 processes needs a directory on a"):
     tasks.run(in_store(None, "s3://bucket/run"))
+
+
+@pytest.mark.parametrize("key, value", [("shared", True), ("runner", "beam")])
+def test_independent_processes_need_a_shared_file_system(run, key, value):
+  run()  # the toy task is there
+  command = in_store(None, "s3://bucket/run")
+  command.config[key] = value
+  line = f"^--workdir=s3://bucket/run: processes of config.{key} need a directory on a shared file"
+  with pytest.raises(errors.UserError, match=line):
+    tasks.run(command)

@@ -12,6 +12,7 @@ import pytest
 
 from como_jax import errors, storage
 from como_jax.train import store_run
+from como_jax.units import folder as units
 from tests import limits
 from tests.storage import servers
 from tests.train.test_checkpoint_store import names, save
@@ -53,6 +54,34 @@ def test_the_store_holds_what_the_run_left(address):
   }
   assert set(names(address)) == kept | step
   assert json.loads(text(address, ".lock"))["released"]
+
+
+def test_what_makes_a_data_set_is_copied_last_and_deleted_first(address, monkeypatch):
+  folder, told = storage.run_folder(address), []
+  store = storage.open_store(address)[0]
+  one, other = store.write, store.remove
+  monkeypatch.setattr(store, "write", lambda key, data: told.append(key) or one(key, data))
+  monkeypatch.setattr(store, "remove", lambda key: told.append(key) or other(key))
+
+  def names_told():
+    found = [key.rpartition("/")[2] for key in told]
+    del told[:]
+    return [name for name in found if name != ".lock"]
+
+  for last in ("manifest.json", "labels.json", "config.json"):
+    files = {last.removesuffix(".json"): "", "a": "1", "z": "2"}
+    with run(address, resume=True):
+      for name, content in files.items():
+        write(folder, **{name + ".json" * (name not in "az"): content})
+      write(folder, **{"x.7.tmp": "no", f"{units.FOLDER}__staged__z": "no"})
+    assert names_told() == ["a", "z", last]
+    with run(address, resume=True):
+      assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(
+        ["a", "x.7.tmp", "z", last]
+      )
+      for name in ("a", "z", last):
+        (folder / name).unlink()
+    assert names_told() == [last, "a", "z"]
 
 
 def test_another_machine_goes_on(address):

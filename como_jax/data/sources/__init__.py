@@ -6,7 +6,7 @@
 import os
 from collections.abc import Callable
 
-from como_jax import errors
+from como_jax import errors, storage
 from como_jax.data import video
 from como_jax.data.sources import lerobot, markers, shards, tfds, video_folder
 from como_jax.data.sources.options import SourceOptions
@@ -29,8 +29,11 @@ def detect(path: str) -> str:
 
   Raises:
     errors.UserError: the folder has no known format, holds several data sets, or is a part of one.
-      The message names what was expected, or these data sets.
+      The message names what was expected, or these data sets. Or raw data are in a store.
+    errors.TransientError: a store does not answer.
   """
+  if storage.is_remote(path):
+    return _detect_in_store(path)
   if not os.path.isdir(path):
     problem = "is a file" if os.path.exists(path) else "does not exist"
     raise errors.UserError(
@@ -60,6 +63,20 @@ def detect(path: str) -> str:
   raise errors.UserError(
     f"data path {path} holds none of: {', '.join(map(str, markers.MARKERS.values()))}, "
     f"video files ({' '.join(video_folder.EXTENSIONS)})"
+  )
+
+
+def _detect_in_store(path: str) -> str:
+  """The one format that is read from a store, "shards". Raises as `detect`."""
+  if storage.exists(storage.join(path, *markers.MARKERS["shards"].files)):
+    return "shards"
+  names = storage.listdir(path)
+  if not names:
+    raise errors.UserError(f"data path {path} does not exist")
+  raise errors.UserError(
+    f"data path {path} holds no finished folder of como_jax shards (but {', '.join(names[:3])}"
+    f"{', ...' if len(names) > 3 else ''}), and raw data are not read from a store: download them "
+    "and ingest them first (configs/ingest.py)"
   )
 
 
