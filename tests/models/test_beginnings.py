@@ -1,6 +1,8 @@
 """What models start from, what their parts agree about, and which products run in short floats."""
 
 import collections
+import math
+import statistics
 
 import flax.linen as nn
 import jax
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend import core
+from jax.extend.random import define_prng_impl
 
 from como_jax import models, trees
 from como_jax.models import attention, text
@@ -61,53 +64,45 @@ VIT = {"motion": ("fdm/", "idm/")}  # the others' products start as MAE's
 NORMAL = ("cls", "mask_token", "time/in/kernel", "time/out/kernel")
 
 
-def one_deviation(key, shape=(), dtype=float, **unused):
-  return jnp.ones(shape, dtype)
-
-
-def upper_end(key, shape=(), dtype=float, minval=0.0, maxval=1.0, **unused):
-  return jnp.full(shape, maxval, dtype)
-
-
-def truncated(key, lower, upper, shape=(), dtype=float, **unused):
-  assert (lower, upper) == (-2, 2)
-  return jnp.ones(shape, dtype)
-
-
-@pytest.fixture(name="drawn")
-def _drawn(monkeypatch):
-  """Whatever is drawn is one deviation, or the upper end of a range: a leaf is then its own
-  deviation.
-  """
-  for module in (jax.random, jax.nn.initializers.normal.__globals__["random"]):
-    for name, function in (
-      ("normal", one_deviation),
-      ("uniform", upper_end),
-      ("truncated_normal", truncated),
-    ):
-      monkeypatch.setattr(module, name, function)
+# Every draw has the same bits. A normal is then one deviation; these are a uniform of (-1, 1) and a
+# normal cut at two deviations.
+UNIFORM = math.erf(0.5**0.5)
+TRUNCATED = statistics.NormalDist().inv_cdf((1 + UNIFORM * math.erf(2**0.5)) / 2)
+BITS = int((1 + UNIFORM) / 2 * 2**32)
+CONSTANT = define_prng_impl(
+  key_shape=(1,),
+  seed=lambda seed: jnp.zeros(1, jnp.uint32),
+  split=lambda key, shape: jnp.zeros((*shape, 1), jnp.uint32),
+  random_bits=lambda key, width, shape: jnp.full(shape, BITS >> 32 - width, f"uint{width}"),
+  fold_in=lambda key, data: key,
+  name="constant",
+  tag="constant",
+)
 
 
 def expected(kind, name, shape):
-  """A leaf's number when all that is drawn is one deviation."""
+  """A leaf's number when all draws have the same bits."""
   last = name.split("/")[-1]
   if last in ("bias", "scale"):
     return float(last == "scale")
   if name in ZERO.get(kind, ()):
     return 0.0
   if last == "codebook":
-    return 1 / 5  # within 1 / codes
-  if last != "kernel" or name.endswith(NORMAL) or name.startswith(VIT.get(kind, "no such")):
+    return UNIFORM / 5  # within 1 / codes
+  if name.endswith(NORMAL):
     return 0.02
+  if last != "kernel" or name.startswith(VIT.get(kind, "no such")):
+    return 0.02 * TRUNCATED
   shape = shape[1:] if "blocks/" in name else shape
   inputs = np.prod(shape[:-1])  # of a patch, all of it
-  return (6 / (inputs + shape[-1])) ** 0.5  # Glorot's, as MAE's
+  return UNIFORM * (6 / (inputs + shape[-1])) ** 0.5  # Glorot's, as MAE's
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_first_parameters(drawn, kind):
+def test_first_parameters(kind):
   base, changes = CASES[kind]
-  params = trees.flatten(small.jit(models.build(small.section(base, **changes)).init)(KEY))
+  key = jax.random.key(0, impl=CONSTANT)
+  params = trees.flatten(small.jit(models.build(small.section(base, **changes)).init)(key))
   assert set(ZERO.get(kind, ())) <= set(params)
   for name, leaf in params.items():
     if (

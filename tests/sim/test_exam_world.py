@@ -1,13 +1,19 @@
 """The exam's pictures: poses are where they were asked for, whatever was looked at before."""
 
+import importlib.util
+
 import chex
 import numpy as np
 import pytest
 
+from como_jax import sim
 from como_jax.sim import exam_design
 from tests.sim import small_exam
 
-exam_world = pytest.importorskip("como_jax.sim.exam_world", reason="Meta-World is not installed")
+if importlib.util.find_spec("metaworld") is None:
+  # not importorskip: the import ends in another error where no OpenGL backend works without MuJoCo
+  pytest.skip(f"pip install -r {sim.REQUIREMENTS['metaworld']}", allow_module_level=True)
+from como_jax.sim import exam_world
 
 NOBODY = np.full(2, np.nan)
 POSE = np.array([0.05, 0.62, 0.28, 0.5, 0.4])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from jax.extend import core
 
 from como_jax import errors, models, trees
 from como_jax.models import pixels
@@ -153,7 +154,7 @@ def test_no_backward_pass_of_a_frozen_encoder(clip):
     found = 0
     for equation in jaxpr.eqns:
       found += equation.primitive.name == "scan"
-      found += sum(scans(inner) for inner in jax.core.jaxprs_in_params(equation.params))
+      found += sum(scans(inner) for inner in core.jaxprs_in_params(equation.params))
     return found
 
   def gradient(trained):
