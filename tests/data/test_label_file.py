@@ -12,6 +12,7 @@ from como_jax.data import (
   index_writer,
   label_file,
   labels,
+  number_file,
   shard_file,
   shard_writer,
   shards,
@@ -136,6 +137,10 @@ def test_statistics_of_many_labels_are_merged_from_those_of_the_shards(data, tmp
   assert again.to_json() == exact.to_json() and len(opened) == 2
 
 
+def shard_of(folder, number):
+  return labels.read_manifest(str(folder))["shards"][number]
+
+
 def test_the_merge_of_many_labels_reads_none_of_them(data, tmp_path, monkeypatch):
   plain = pathlib.Path(write(data, tmp_path / "plain"))
   monkeypatch.setattr(label_file, "_EXACT", 10)
@@ -158,8 +163,13 @@ def test_the_merge_of_many_labels_reads_none_of_them(data, tmp_path, monkeypatch
     return (folder / frame_index.FILE).read_bytes()
 
   assert merged() == index and not arrays
-  for i, damaged in enumerate((b"torn", (folder / "labels-00001.checksums").read_bytes(), None)):
-    path = folder / "labels-00000.checksums"  # of another shard, or of an older version: none
+  file = str(folder / labels.file_name(0))
+  known = number_file.read_checksums(file, index_xxh64=shard_of(folder, 0)["index_xxh64"])
+  others = {name: [0] * len(values) for name, values in known.items()}
+  number_file.write_checksums(file, f"{file}.tmp", others, index_xxh64="0")
+  path = folder / "labels-00000.checksums"
+  of_others = path.read_bytes()
+  for i, damaged in enumerate((b"torn", of_others, None)):  # None: of an older version
     path.write_bytes(damaged) if damaged else path.unlink()
     assert merged() == index, i
     assert {name for _, name in arrays} == {"z/left", "valid/left", "difference/left"}
