@@ -53,9 +53,12 @@ def measure(code: str, folder: str, kind: str, *, samples: int, kept: bool = Fal
   results: dict[str, Any] = {}
   state = os.path.join(folder, "state.pickle")
   for step in ("start", "work"):
-    command = [sys.executable, str(ROOT / "benchmarks/cold_reads_rows.py"), code, folder, kind]
+    command = [sys.executable, str(ROOT / "benchmarks/cold_reads_rows.py"), folder, kind]
     command += [state, step, f"--samples={samples}", *(["--kept"] if kept else [])]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    environment = os.environ | {"PYTHONPATH": os.path.abspath(code)}
+    done = subprocess.run(
+      command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment
+    )
     results[step] = json.loads(done.stdout.splitlines()[-1])
   os.remove(state)
   return results

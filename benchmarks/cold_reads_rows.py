@@ -1,9 +1,9 @@
 """One row of cold_reads.py, in processes of its own: the start of a reader, then a worker of it.
 
-  python benchmarks/cold_reads_rows.py CODE FOLDER KIND STATE start|work [--samples N]
+  python benchmarks/cold_reads_rows.py FOLDER KIND STATE start|work [--samples N]
 
-CODE is the checkout whose como_jax is measured, so that an older one can be compared. The last line
-printed is JSON.
+$PYTHONPATH is the checkout whose como_jax is measured, so that an older one can be compared. The
+last line printed is JSON.
 """
 
 import argparse
@@ -11,24 +11,12 @@ import json
 import os
 import pickle
 import resource
-import sys
 import time
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("code")
-parser.add_argument("folder")
-parser.add_argument("kind", choices=("training", "validation", "policy", "labeling"))
-parser.add_argument("state", help="file for what the start sends to its workers")
-parser.add_argument("step", choices=("start", "work"))
-parser.add_argument("--samples", type=int, default=512)
-parser.add_argument("--kept", action="store_true", help="policy: statistics that ingest kept")
-options = parser.parse_args()
-sys.path.insert(0, os.path.abspath(options.code))
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from como_jax import data  # noqa: E402
-from como_jax.data import (  # noqa: E402
+from como_jax import data
+from como_jax.data import (
   evaluation,
   frame_codec,
   motion_mixture,
@@ -41,9 +29,18 @@ from como_jax.data import (  # noqa: E402
   shard_file,
   shards,
 )
-from como_jax.data.batching import Batching  # noqa: E402
-from como_jax.data.policy_index import PolicySet  # noqa: E402
-from como_jax.data.read_options import ReadOptions  # noqa: E402
+from como_jax.data.batching import Batching
+from como_jax.data.policy_index import PolicySet
+from como_jax.data.read_options import ReadOptions
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("folder")
+parser.add_argument("kind", choices=("training", "validation", "policy", "labeling"))
+parser.add_argument("state", help="file for what the start sends to its workers")
+parser.add_argument("step", choices=("start", "work"))
+parser.add_argument("--samples", type=int, default=512)
+parser.add_argument("--kept", action="store_true", help="policy: statistics that ingest kept")
+options = parser.parse_args()
 
 try:
   from como_jax.data import stored

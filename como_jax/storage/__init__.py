@@ -22,11 +22,35 @@ from como_jax.storage.local import LocalStore
 from como_jax.storage.protocol import Conflict, Entry, Path, Store, Version
 
 __all__ = [
-  "Cache", "Conflict", "Counter", "Entry", "Path", "Store", "Version", "byte_counter", "check",
-  "exists", "is_remote", "join", "listdir", "local_copy", "local_folder", "name", "open_copy",
-  "open_store", "parent", "read_bytes", "read_json", "read_text", "run_folder", "size", "split",
-  "write_bytes", "write_json", "write_text",
-]  # fmt: skip
+  "Cache",
+  "Conflict",
+  "Counter",
+  "Entry",
+  "Path",
+  "Store",
+  "Version",
+  "byte_counter",
+  "check",
+  "exists",
+  "is_remote",
+  "join",
+  "listdir",
+  "local_copy",
+  "local_folder",
+  "name",
+  "open_copy",
+  "open_store",
+  "parent",
+  "read_bytes",
+  "read_json",
+  "read_text",
+  "run_folder",
+  "size",
+  "split",
+  "write_bytes",
+  "write_json",
+  "write_text",
+]
 
 _LOCAL = LocalStore()
 

@@ -128,9 +128,6 @@ def _age(path: pathlib.Path) -> str:
 
 def _words(size: int) -> str:
   """A number of bytes, short."""
-  number, unit = float(size), "B"
-  for unit in ("B", "KB", "MB", "GB", "TB"):  # noqa: B007  used after the loop
-    if number < 1000 or unit == "TB":
-      break
-    number /= 1000
-  return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+  power = next((i for i in range(4) if size < 1000 ** (i + 1)), 4)
+  number, unit = size / 1000**power, ("B", "KB", "MB", "GB", "TB")[power]
+  return f"{number:.1f} {unit}" if power else f"{size} {unit}"

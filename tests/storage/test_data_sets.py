@@ -132,8 +132,9 @@ def test_it_is_labeled_and_a_policy_takes_both_from_the_store(data, tmp_path):
   files = [small_labels.content(path) for path in (there, here)]
   said = [json.loads(content.pop(labels.MANIFEST)) for content in files]
   assert [facts.pop("checksum") and facts["data"].pop("path") for facts in said] == [
-    address, folder
-  ]  # fmt: skip
+    address,
+    folder,
+  ]
   for content in files:
     content.pop("config.json")
   assert said[0] == said[1] and files[0] == files[1]

@@ -39,9 +39,16 @@ def nonzero(summary):
 def test_one_attempt():
   (start, first, step, end) = lines(1000.0, (5, 40.0, 60.0), ended=True)
   end["seconds"] = seconds(
-    70.0, starting=10.0, device=40.0, host=1.0, logging=2.0, data_wait=3.0, checkpoint=4.0,
-    evaluation=5.0, restoring=4.5,
-  )  # fmt: skip
+    70.0,
+    starting=10.0,
+    device=40.0,
+    host=1.0,
+    logging=2.0,
+    data_wait=3.0,
+    checkpoint=4.0,
+    evaluation=5.0,
+    restoring=4.5,
+  )
   found = goodput.summarize([start, first, step, end], [])
   assert nonzero(found) == {
     "productive": 43.0,

@@ -67,7 +67,10 @@ def test_a_unit_that_turns_out_to_be_done_is_left_alone(shared, tmp_path):
 
 def test_units_are_claimed_until_all_are_done(shared, tmp_path):
   a, b = shared(), shared()
-  done = lambda name: (tmp_path / name).exists()  # noqa: E731
+
+  def done(name):
+    return (tmp_path / name).exists()
+
   other = b.claim("v", lambda: False)
   claims = a.claims({"u": 1, "v": 2, "w": 3}, done)
   (lease, one), (_, three) = next(claims), next(claims)
