@@ -30,7 +30,8 @@ ARROWS = {
   "exam": {"errors"},
   "evaluate": {"errors", "exam"},
   "parallel": BASE,
-  "train": BASE | {"parallel", "weights", "config", "settings", "storage", "data", "models"},
+  "train": BASE
+  | {"parallel", "weights", "config", "settings", "storage", "data", "models", "units"},
   "sim": {"chunks", "errors", "observations"},
   "convert": BASE | {"weights"},
   "report": {"errors"},

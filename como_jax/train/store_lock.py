@@ -9,13 +9,13 @@ import contextlib
 import datetime
 import json
 import os
-import pathlib
 import platform
 import time
 import uuid
 from collections.abc import Callable
 
 from como_jax import errors, storage
+from como_jax.units import owner
 
 LOCK = ".lock"
 RENEW, EXPIRY = 15.0, 60.0  # seconds
@@ -33,11 +33,11 @@ class StoreLock:
     self._address = address
     self._store, self._key = storage.open_store(storage.join(address, LOCK))
     self.owner, self.previous = uuid.uuid4().hex, ""
-    self._owner = {
+    self._content = {
       "owner": self.owner,
       "process": os.getpid(),
       "host": platform.node(),
-      "boot": _boot(),
+      "identity": owner.own(),
       "since": datetime.datetime.now().isoformat(timespec="seconds", sep=" "),
     }
     self._version: str | None = None
@@ -49,7 +49,11 @@ class StoreLock:
       errors.UserError: a live run has it, or the store has no conditional writes.
     """
     found = self._look()
-    if found and not found[0].get("released") and not _dead(found[0]):
+    if (
+      found
+      and not found[0].get("released")
+      and not owner.is_gone(str(found[0].get("identity", "")))
+    ):
       who = _words(found[0])
       print(f"lock: {self._address} was in use by {who}; watching it for {EXPIRY:.0f} s")
       until = time.monotonic() + EXPIRY
@@ -95,7 +99,7 @@ class StoreLock:
     self._version = None
 
   def _write(self, expected: str | None, **more: bool) -> None:
-    data = json.dumps({**self._owner, "renewed": time.time(), **more}).encode()
+    data = json.dumps({**self._content, "renewed": time.time(), **more}).encode()
     self._version = self._store.write_if(self._key, data, expected)
 
   def _look(self) -> tuple[dict, str] | None:
@@ -105,35 +109,20 @@ class StoreLock:
     except FileNotFoundError:
       return None
     try:
-      owner = json.loads(data)
+      content = json.loads(data)
     except ValueError:
-      owner = {}
-    return (owner if isinstance(owner, dict) else {}), version
+      content = {}
+    return (content if isinstance(content, dict) else {}), version
 
-  def _refuse(self, owner: dict) -> None:
+  def _refuse(self, content: dict) -> None:
     raise errors.UserError(
-      f"--workdir {self._address} is in use by a live run ({_words(owner)}): wait for it or end "
+      f"--workdir {self._address} is in use by a live run ({_words(content)}): wait for it or end "
       "it; nothing was changed"
     )
 
 
-def _words(owner: dict) -> str:
+def _words(content: dict) -> str:
   return (
-    f"process {owner.get('process', '?')} on {owner.get('host', '?')} since "
-    f"{owner.get('since', '?')}"
+    f"process {content.get('process', '?')} on {content.get('host', '?')} since "
+    f"{content.get('since', '?')}"
   )
-
-
-def _boot() -> str:
-  """Names this start of this machine, and its set of processes; "" where it is not known."""
-  try:
-    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-  except OSError:
-    return ""
-
-
-def _dead(owner: dict) -> bool:
-  """Whether the owner was a process of this machine that is gone."""
-  here = owner.get("host") == platform.node() and _boot() and owner.get("boot") == _boot()
-  return bool(here) and not os.path.exists(f"/proc/{owner.get('process')}")

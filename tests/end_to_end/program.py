@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -70,3 +71,18 @@ def logged(workdir) -> int:
   file = pathlib.Path(workdir) / "metrics.jsonl"
   lines = file.read_text().splitlines() if file.exists() else []
   return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+def local_processes(module: str, *arguments: str, count: int, devices: int) -> list:
+  """What the processes of a run of a module have printed as "RESULT {json}", by their number."""
+  command = [sys.executable, "launch/local_processes.py", "--devices", str(devices), str(count)]
+  done = subprocess.run(
+    [*command, "--", sys.executable, "-m", module, *arguments],
+    cwd=ROOT,
+    env=environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stdout[-4000:]
+  found = re.findall(r"^\[(\d)\] RESULT (.*)$", done.stdout, re.M)
+  return [json.loads(text) for _, text in sorted(found)]

@@ -3,10 +3,6 @@ belongs to it, no padding.
 """
 
 import contextlib
-import json
-import re
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -150,17 +146,8 @@ def test_each_device_has_its_own_windows(measure):
 
 def processes(*arguments, count, devices):
   """What the processes of a run have printed: the evaluation of the debug model."""
-  done = subprocess.run(
-    [sys.executable, "launch/local_processes.py", "--devices", str(devices), str(count), "--"]
-    + [sys.executable, "-m", "tests.inference.evaluated_in_two", *arguments],
-    cwd=program.ROOT,
-    env=program.environment(),
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stdout[-4000:]
-  found = re.findall(r"^\[(\d)\] RESULT (.*)$", done.stdout, re.M)
-  return [json.loads(text) for _, text in sorted(found)]
+  module = "tests.inference.evaluated_in_two"
+  return program.local_processes(module, *arguments, count=count, devices=devices)
 
 
 @pytest.mark.flow

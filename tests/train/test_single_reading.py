@@ -1,10 +1,6 @@
 """One replica reads the state and the others get it: which processes read, and every bit of it."""
 
-import json
 import pathlib
-import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -99,17 +95,7 @@ def test_what_cannot_be_sent_is_read_by_all(monkeypatch):
 def two_processes(workdir, *, fsdp, single):
   """What each of two processes of four devices read and got."""
   words = [str(workdir), str(fsdp), "on" if single else "off", "256"]
-  done = subprocess.run(
-    [sys.executable, "launch/local_processes.py", "--devices", "4", "2", "--"]
-    + [sys.executable, "-m", "tests.train.restored_in_two", *words],
-    cwd=program.ROOT,
-    env=program.environment(),
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stdout[-4000:]
-  found = re.findall(r"^\[(\d)\] RESULT (.*)$", done.stdout, re.M)
-  return [json.loads(text) for _, text in sorted(found)]
+  return program.local_processes("tests.train.restored_in_two", *words, count=2, devices=4)
 
 
 @pytest.mark.flow

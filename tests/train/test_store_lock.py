@@ -8,6 +8,7 @@ import pytest
 
 from como_jax import errors, storage
 from como_jax.train import store_lock
+from como_jax.units import owner
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def stored(address):
 
 def of_another_machine(address):
   lock = store_lock.StoreLock(address)
-  lock._owner["host"] = "elsewhere"
+  lock._content["identity"] = "elsewhere 17 4"
   return lock
 
 
@@ -55,9 +56,9 @@ def test_a_silent_owner_of_another_machine_loses_it(address, capsys):
 
 def test_a_dead_process_of_this_machine_loses_it_at_once(address):
   first, second = store_lock.StoreLock(address), store_lock.StoreLock(address)
-  dead = subprocess.Popen([sys.executable, "-S", "-c", ""])
-  dead.wait()
-  first._owner["process"] = dead.pid
+  dead = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+  first._content["identity"] = f"{owner.machine()} {owner.process(dead.pid)}"
+  dead.communicate()
   first.take()
   second.take(wait=lambda seconds: pytest.fail("it waited"))
   assert stored(address)["owner"] == second.owner
